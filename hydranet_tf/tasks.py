@@ -1,0 +1,141 @@
+"""The questions that the network answers, as data.
+
+Everything that needs a task's name, unit, class order or kind of loss asks
+here; adding a task means adding a row to `TASKS`. Labels are what annotators
+saw in a picture, not facts about the person in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+
+# Stands in label arrays where an example has no label for a task. Such rows
+# take no part in losses, metrics, learned weights or reports.
+MISSING = -1
+
+REGRESSION = "regression"
+BINARY = "binary"
+CATEGORICAL = "categorical"
+
+
+class LabelError(ValueError):
+    """A label that its task cannot take; the message says what it can."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One question.
+
+    Attributes:
+        name: key of the task in every dict of labels, outputs and scores.
+        kind: `"regression"`, `"binary"` or `"categorical"`; decides the loss.
+        weight_name: what the task's loss weight is called in logs.
+        unit: unit of a regression's answer.
+        classes: class names in the order of their indices.
+        low, high: smallest and largest label that a regression accepts.
+        centre, spread: a regression head answers `centre + spread * x`, so
+            that a fresh network starts with plausible values.
+    """
+
+    name: str
+    kind: str
+    weight_name: str
+    unit: str = ""
+    classes: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    centre: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def is_regression(self) -> bool:
+        return self.kind == REGRESSION
+
+    @property
+    def num_logits(self) -> int:
+        """Width of the head: one for a regression or a yes-no question."""
+        return len(self.classes) if self.kind == CATEGORICAL else 1
+
+    def parse(self, text: str) -> float | int:
+        """Reads a label from a file name or a CSV cell.
+
+        Args:
+            text: blank for a missing label; a number, or for a class its
+                index or its name in any case.
+
+        Returns:
+            A float (regression), a class index, or `MISSING`.
+
+        Raises:
+            LabelError: naming what was expected.
+        """
+        text = text.strip()
+        if not text:
+            return MISSING
+        if self.is_regression:
+            return self._parse_number(text)
+        return self._parse_class(text)
+
+    def _parse_number(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        # `not (a <= x <= b)` also catches NaN.
+        if not self.low <= value <= self.high:
+            raise LabelError(
+                f"{self.name} must be a number of {self.unit} from "
+                f"{self.low:g} to {self.high:g}; got {text!r}"
+            )
+        return value
+
+    def _parse_class(self, text: str) -> int:
+        if text.lower() in self.classes:
+            return self.classes.index(text.lower())
+        if text.isascii() and text.isdecimal() and int(text) < len(self.classes):
+            return int(text)
+        known = ", ".join(f"{i} {name}" for i, name in enumerate(self.classes))
+        raise LabelError(
+            f"{self.name} must be one of {known}, or blank where it is not "
+            f"known; got {text!r}"
+        )
+
+
+AGE = Task(
+    name="age",
+    kind=REGRESSION,
+    weight_name="alpha",
+    unit="years",
+    low=0.0,
+    high=120.0,
+    centre=33.0,
+    spread=20.0,
+)
+GENDER = Task(
+    name="gender",
+    kind=BINARY,
+    weight_name="beta",
+    classes=("male", "female"),
+)
+RACE = Task(
+    name="race",
+    kind=CATEGORICAL,
+    weight_name="gamma",
+    classes=("white", "black", "asian", "indian", "others"),
+)
+TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)
+
+
+def to_json(tasks: Sequence[Task]) -> str:
+    """Writes tasks as the JSON that travels with weights and exports."""
+    return json.dumps([dataclasses.asdict(task) for task in tasks], indent=2)
+
+
+def from_json(text: str) -> tuple[Task, ...]:
+    """Reads what `to_json` wrote."""
+    return tuple(
+        Task(**{**row, "classes": tuple(row["classes"])}) for row in json.loads(text)
+    )
