@@ -1,0 +1,183 @@
+"""Random changes of training images, a layer that runs on the accelerator.
+
+What a face photograph may differ in without changing its labels: side, crop,
+tilt, light, colour, a covered part. Being a layer, its random state is saved
+with the network, and outside of training it is not there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+# Weights of red, green and blue in grey: ITU-R BT.601, as JPEG uses.
+_LUMA = (0.299, 0.587, 0.114)
+
+STRENGTHS = ("none", "standard", "strong")
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class Augmentation(keras.layers.Layer):
+    """Flips, crops, turns, recolours and covers images 0..255.
+
+    The geometry is one warp: combined, flip, zoom, shift and turn sample each
+    pixel once instead of blurring it four times. The zoom and shift stand for
+    the crops of other face detectors.
+
+    Args:
+        flip: mirror every second image left to right.
+        zoom: largest change of scale, as a share.
+        shift: largest shift, as a share of the image's side.
+        turn: largest rotation in degrees.
+        light: largest change of brightness and contrast, as a share.
+        colour: largest change of saturation, as a share.
+        grey: share of images that lose their colour.
+        cover: share of images that get a grey rectangle.
+        seed: of the random state.
+    """
+
+    def __init__(
+        self,
+        flip: bool = True,
+        zoom: float = 0.15,
+        shift: float = 0.06,
+        turn: float = 10.0,
+        light: float = 0.25,
+        colour: float = 0.3,
+        grey: float = 0.05,
+        cover: float = 0.0,
+        seed: int = 0,
+        name: str = "augmentation",
+        **kwargs,
+    ):
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, **kwargs)
+        self.flip = flip
+        self.zoom = zoom
+        self.shift = shift
+        self.turn = turn
+        self.light = light
+        self.colour = colour
+        self.grey = grey
+        self.cover = cover
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    @classmethod
+    def of_strength(cls, strength: str, seed: int = 0) -> Augmentation | None:
+        """Returns the layer called `strength`, or None for `"none"`.
+
+        Raises:
+            ValueError: listing the known strengths.
+        """
+        if strength == "none":
+            return None
+        if strength == "standard":
+            return cls(seed=seed)
+        if strength == "strong":
+            return cls(
+                zoom=0.25, shift=0.1, turn=15.0, light=0.4, colour=0.5,
+                grey=0.1, cover=0.4, seed=seed,
+            )  # fmt: skip
+        raise ValueError(
+            f"unknown augmentation {strength!r}; known are {', '.join(STRENGTHS)}"
+        )
+
+    def call(self, images, training=False):
+        """Changes `[batch, side, side, 3]` images; 0..255 in and out."""
+        if not training:
+            return images
+        images = self._warp(images)
+        images = self._recolour(images)
+        if self.cover:
+            images = self._cover(images)
+        return images
+
+    def _uniform(self, images, low, high, count=1):
+        draws = keras.random.uniform(
+            (ops.shape(images)[0], count), low, high, seed=self.seed_generator
+        )
+        return [draws[:, i] for i in range(count)]
+
+    def _warp(self, images):
+        """Samples output pixel p from A (p - c) + c + shift of the input."""
+        side = images.shape[1]
+        centre = (side - 1) / 2
+        (log_zoom,) = self._uniform(
+            images, -math.log1p(self.zoom), math.log1p(self.zoom)
+        )
+        limit = math.radians(self.turn)
+        (angle,) = self._uniform(images, -limit, limit)
+        reach = self.shift * side
+        dx, dy = self._uniform(images, -reach, reach, 2)
+        zoom = ops.exp(log_zoom)
+        cos, sin = zoom * ops.cos(angle), zoom * ops.sin(angle)
+        a, b, d, e = cos, -sin, sin, cos
+        if self.flip:
+            (coin,) = self._uniform(images, -1.0, 1.0)
+            mirror = ops.where(coin < 0, -1.0, 1.0)
+            a, d = a * mirror, d * mirror
+        c = centre - centre * (a + b) + dx
+        f = centre - centre * (d + e) + dy
+        zero = ops.zeros_like(a)
+        return ops.image.affine_transform(
+            images,
+            ops.stack([a, b, c, d, e, f, zero, zero], axis=-1),
+            interpolation="bilinear",
+            fill_mode="nearest",
+        )
+
+    def _recolour(self, images):
+        shape = (-1, 1, 1, 1)
+        gain, contrast = self._uniform(
+            images, 1 - self.light, 1 + self.light, 2
+        )
+        (saturation,) = self._uniform(
+            images, 1 - self.colour, 1 + self.colour
+        )
+        (grey_coin,) = self._uniform(images, 0.0, 1.0)
+        saturation = ops.where(grey_coin < self.grey, 0.0, saturation)
+        luma = ops.sum(images * ops.convert_to_tensor(_LUMA), -1, keepdims=True)
+        saturation = ops.reshape(saturation, shape)
+        images = luma + saturation * (images - luma)
+        mean = ops.mean(luma, axis=(1, 2), keepdims=True)
+        images = mean + ops.reshape(contrast, shape) * (images - mean)
+        return ops.clip(ops.reshape(gain, shape) * images, 0.0, 255.0)
+
+    def _cover(self, images):
+        """Lays a mid-grey rectangle over a share of the images.
+
+        Random erasing (Zhong et al. 2020, arXiv:1708.04896), sides a tenth to
+        four tenths of the image's.
+        """
+        side = images.shape[1]
+        height, width = self._uniform(images, 0.1 * side, 0.4 * side, 2)
+        top, left = self._uniform(images, 0.0, 1.0, 2)
+        (coin,) = self._uniform(images, 0.0, 1.0)
+        covered = coin < self.cover
+        at = ops.arange(side, dtype="float32")
+
+        def inside(start, length):
+            start = ops.expand_dims(start * (side - length), -1)
+            return (at >= start) & (at < start + ops.expand_dims(length, -1))
+
+        mask = ops.expand_dims(inside(top, height), 2) & ops.expand_dims(
+            inside(left, width), 1
+        )
+        mask = mask & ops.reshape(covered, (-1, 1, 1))
+        return ops.where(ops.expand_dims(mask, -1), 127.5, images)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        names = (
+            "flip", "zoom", "shift", "turn", "light", "colour", "grey", "cover",
+            "seed",
+        )  # fmt: skip
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in names},
+        }

@@ -1,0 +1,200 @@
+"""What happens beside the steps: progress, log, checkpoints, emergency stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import keras
+from absl import logging
+from tqdm import tqdm
+
+from hydranet_tf import atomic, checkpoints
+from hydranet_tf.checkpoints import Progress
+from hydranet_tf.metrics import score_name
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is no longer a number."""
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends the run at the step whose loss is NaN or infinite.
+
+    Comes before the checkpoints, so that none is written of such a network.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            step = int(self.model.optimizer.iterations)
+            raise TrainingDiverged(
+                f"the loss became {loss} at step {step}. The last good "
+                "checkpoint is kept. Lower --learning_rate, use "
+                "--warmup_epochs, or look for wrong labels in the data; then "
+                "start in a new workdir"
+            )
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Adds what Keras leaves out to the epoch's logs and keeps them.
+
+    The callbacks that come after it (TensorBoard among them) see the added
+    values: loss weights, learning rate, images/s. metrics.jsonl gets one line
+    an epoch.
+    """
+
+    def __init__(self, workdir: Path, progress: Progress, batch_size: int):
+        super().__init__()
+        self.path = workdir / METRICS_FILE
+        self.progress = progress
+        self.batch_size = batch_size
+        self._drop_lines_after(progress.epoch)
+
+    def _drop_lines_after(self, epoch: int) -> None:
+        # A run that died between log and checkpoint repeats its last epoch.
+        if not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines()
+        kept = [line for line in lines if _epoch_of(line) <= epoch]
+        if kept != lines:
+            atomic.write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._started = time.perf_counter()
+        self._steps_before = self.progress.step
+
+    def on_test_begin(self, logs=None):
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        self.progress.epoch = epoch + 1
+        self.progress.step = int(self.model.optimizer.iterations)
+        steps = self.progress.step - self._steps_before
+        rate = float(self.model.optimizer.learning_rate)
+        logs.update(self.model.task_weights())
+        logs["learning_rate"] = rate
+        logs["images_per_second"] = (
+            steps * self.batch_size / (self._trained - self._started)
+        )
+        logs["seconds"] = now - self._started
+        row = {"epoch": epoch + 1, "step": self.progress.step}
+        row.update((name, float(value)) for name, value in logs.items())
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar while an epoch runs, and one line for each finished epoch."""
+
+    def __init__(self, epochs: int, batch_size: int):
+        super().__init__()
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self._bar = None
+        self._seconds = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._bar = tqdm(
+            total=self.params["steps"] * self.batch_size,
+            desc=f"epoch {epoch + 1}/{self.epochs}",
+            unit="img",
+            unit_scale=True,
+            leave=False,
+            # Not in log files, where a bar is a line for every refresh.
+            disable=None,
+            dynamic_ncols=True,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._bar.disable:
+            return
+        self._bar.set_postfix_str(
+            f"loss {logs['loss']:.3f} {self._scores(logs)} {self._weights()}",
+            refresh=False,
+        )
+        self._bar.update(self.batch_size)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._bar.close()
+        self._seconds.append(logs["seconds"])
+        mean = sum(self._seconds) / len(self._seconds)
+        left = mean * (self.epochs - epoch - 1)
+        line = f"epoch {epoch + 1}/{self.epochs} | loss {logs['loss']:.3f} "
+        line += f"| train {self._scores(logs)} "
+        if "val_loss" in logs:
+            line += f"| validation {self._scores(logs, 'val_')} "
+        line += f"| {self._weights()} | {logs['images_per_second']:.0f} img/s "
+        print(line + f"| {_duration(left)} left", flush=True)
+
+    def on_train_end(self, logs=None):
+        if self._bar is not None:
+            self._bar.close()
+
+    def _scores(self, logs, prefix="") -> str:
+        parts = []
+        for task in self.model.tasks:
+            value = logs[prefix + score_name(task)]
+            shown = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
+            parts.append(f"{task.name} {shown}")
+        return " ".join(parts)
+
+    def _weights(self) -> str:
+        weights = self.model.task_weights()
+        return " ".join(f"{name} {value:.3g}" for name, value in weights.items())
+
+
+class Checkpointing(keras.callbacks.Callback):
+    """Saves the last and the best state; stops when nothing gets better."""
+
+    def __init__(
+        self, workdir: Path, progress: Progress, monitor: str, patience: int
+    ):
+        super().__init__()
+        self.workdir = workdir
+        self.progress = progress
+        self.monitor = monitor
+        self.patience = patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        progress = self.progress
+        score = logs.get(f"val_{self.monitor}")
+        if score is not None:
+            if checkpoints.better(self.monitor, float(score), progress.best):
+                progress.best = float(score)
+                progress.epochs_without_gain = 0
+                checkpoints.save(
+                    self.workdir, checkpoints.BEST, self.model, progress
+                )
+            else:
+                progress.epochs_without_gain += 1
+        if 0 < self.patience <= progress.epochs_without_gain:
+            self.model.stop_training = True
+            progress.finished = True
+            logging.info(
+                "stopped early: %s has not improved for %d epochs",
+                self.monitor,
+                self.patience,
+            )
+        checkpoints.save(self.workdir, checkpoints.LAST, self.model, progress)
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError):
+        # Half a line of a run that was killed while writing it.
+        return math.inf
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s"

@@ -1,0 +1,224 @@
+"""What a training run is told, as data: the flags of train.py.
+
+One dataclass is the only place where a setting has its name, default and
+explanation; the flags are made from it and a workdir keeps it as config.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from absl import flags
+
+from hydranet_tf.augmentation import STRENGTHS
+from hydranet_tf.backbones import BACKBONES
+
+LEARNED = "learned"
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+# Settings that say where things lie or how far to go; a run that is resumed
+# may change them. Everything else makes another run.
+MAY_CHANGE = frozenset(
+    ("data", "data_dir", "split_lists", "cache", "max_bad_images", "epochs",
+     "patience")
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A setting that does not make sense; the message says what would."""
+
+
+def _setting(default: Any, text: str, choices: tuple[str, ...] = ()):
+    return dataclasses.field(
+        default=default, metadata={"help": text, "choices": choices}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of a run; the defaults are those of the published result."""
+
+    data: str = _setting(
+        "utkface",
+        "A prepared TFDS data set by name, a folder of UTKFace-named files, "
+        "or a CSV file path,age,gender,race[,split].",
+    )
+    data_dir: str = _setting(
+        "", "Where prepared TFDS data sets lie; empty for TFDS' own default."
+    )
+    split_lists: str = _setting(
+        "",
+        "Folder with train.txt, validation.txt and test.txt, one file name a "
+        "line, for data that is a folder of files.",
+    )
+    cache: str = _setting(
+        "memory",
+        "Where decoded images are kept: memory, none, or a folder.",
+    )
+    max_bad_images: int = _setting(
+        10, "How many images that cannot be decoded may be left out."
+    )
+    backbone: str = _setting("resnet34", "The network.", tuple(BACKBONES))
+    width: int = _setting(
+        0, "Channels of the backbone's first stage; 0 for its own."
+    )
+    image_size: int = _setting(200, "Side of the images in pixels.")
+    augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
+    dropout: float = _setting(0.0, "Share of features each head drops.")
+    loss_weights: str = _setting(
+        LEARNED,
+        "'learned', or fixed weights of the age, gender and race losses, for "
+        "example 0.1,1,1.",
+    )
+    loss_weights_rate: float = _setting(
+        10.0,
+        "Learning rate of the learned loss weights, in multiples of the "
+        "network's.",
+    )
+    epochs: int = _setting(30, "Passes over the training part.")
+    batch_size: int = _setting(32, "Examples in a batch, over all devices.")
+    optimizer: str = _setting("adam", "The optimiser.", OPTIMIZERS)
+    learning_rate: float = _setting(3e-4, "Its (highest) learning rate.")
+    weight_decay: float = _setting(
+        1e-5, "Decay of convolution and dense kernels, decoupled."
+    )
+    momentum: float = _setting(0.9, "Momentum of sgd.")
+    schedule: str = _setting(
+        "constant", "How the learning rate goes on after warm-up.", SCHEDULES
+    )
+    warmup_epochs: float = _setting(
+        0.0, "Epochs in which the learning rate rises from zero."
+    )
+    precision: str = _setting(
+        "float32", "Precision of the backbone.", PRECISIONS
+    )
+    xla: bool = _setting(
+        False, "Compile the step with XLA (on CPU often slower)."
+    )
+    seed: int = _setting(0, "Of initial weights, order and augmentation.")
+    deterministic: bool = _setting(
+        False, "Use deterministic operations only: repeatable, slower."
+    )
+    monitor: str = _setting(
+        "age_mae",
+        "Validation score that chooses the best checkpoint and stops early, "
+        "for example age_mae or race_accuracy.",
+    )
+    patience: int = _setting(
+        0,
+        "Stop after this many epochs without a better monitored score; 0 "
+        "never stops early.",
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            choices = field.metadata["choices"]
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                raise ConfigError(
+                    f"--{field.name}: unknown {field.name} {value!r}; known "
+                    f"are {', '.join(choices)}"
+                )
+        positive = ("image_size", "epochs", "batch_size", "learning_rate")
+        for name in positive:
+            _require(self, name, getattr(self, name) > 0, "above 0")
+        at_least_zero = (
+            "max_bad_images", "width", "weight_decay", "warmup_epochs",
+            "patience", "seed",
+        )  # fmt: skip
+        for name in at_least_zero:
+            _require(self, name, getattr(self, name) >= 0, "0 or more")
+        _require(self, "image_size", self.image_size >= 32, "at least 32")
+        _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        _require(
+            self,
+            "warmup_epochs",
+            self.warmup_epochs < self.epochs,
+            f"less than the {self.epochs} epochs",
+        )
+        self.fixed_loss_weights()
+
+    def fixed_loss_weights(self) -> tuple[float, ...] | None:
+        """The fixed weights, or None where they are learned."""
+        if self.loss_weights == LEARNED:
+            return None
+        try:
+            weights = tuple(float(w) for w in self.loss_weights.split(","))
+        except ValueError:
+            weights = ()
+        if len(weights) != 3 or not all(0 <= w < 1e6 for w in weights):
+            raise ConfigError(
+                "--loss_weights must be 'learned' or three numbers, 0 or more, "
+                f"such as 0.1,1,1; got {self.loss_weights!r}"
+            )
+        return weights
+
+    def to_json(self) -> str:
+        """The settings as they stand in config.json."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ConfigError: on a setting that this version does not know.
+        """
+        values = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"config.json holds settings this version does not know: "
+                f"{', '.join(unknown)}; use the version that wrote it"
+            )
+        return cls(**values)
+
+    def conflicts(self, other: TrainingConfig) -> list[str]:
+        """Settings of `other` that make it another run, one line each."""
+        return [
+            f"--{name}: {getattr(self, name)!r} before, {getattr(other, name)!r} now"
+            for name in (field.name for field in dataclasses.fields(self))
+            if name not in MAY_CHANGE and getattr(self, name) != getattr(other, name)
+        ]
+
+
+def _require(config, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(
+            f"--{name} must be {expected}; got {getattr(config, name)}"
+        )
+
+
+def define_flags() -> None:
+    """Defines one absl flag for each setting."""
+    define = {
+        "str": flags.DEFINE_string,
+        "int": flags.DEFINE_integer,
+        "float": flags.DEFINE_float,
+        "bool": flags.DEFINE_bool,
+    }
+    for field in dataclasses.fields(TrainingConfig):
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(field.name, field.default, choices, text)
+        else:
+            define[field.type](field.name, field.default, text)
+
+
+def from_flags(values: flags.FlagValues) -> TrainingConfig:
+    """Reads the flags that `define_flags` defined.
+
+    Raises:
+        ConfigError: on a value that does not make sense.
+    """
+    return TrainingConfig(
+        **{
+            field.name: values[field.name].value
+            for field in dataclasses.fields(TrainingConfig)
+        }
+    )

@@ -1,0 +1,228 @@
+"""Losses over the labels that are there, and the weights that join them.
+
+One value a task: mean absolute error (years), binary cross-entropy or
+cross-entropy, each a mean over the examples that carry the label. Then
+`UncertaintyWeights` or `FixedWeights` makes one number of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import keras
+from keras import ops
+
+from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
+
+# exp(-s) stays between 1/1100 and 1100: a loss that a network drives to zero
+# (a handful of faces learned by heart) cannot blow its weight up without end.
+LOG_VARIANCE_BOUND = 7.0
+
+
+def label_mask(labels):
+    """1.0 where a label is present, 0.0 where it is `MISSING`, float32."""
+    return ops.cast(ops.not_equal(labels, MISSING), "float32")
+
+
+def example_losses(task: Task, labels, logits):
+    """Loss of each example of one task; meaningless where the label misses.
+
+    Args:
+        task: decides the kind of loss.
+        labels: `[batch]`, years or class indices.
+        logits: `[batch]` years; `[batch, 1]` logit of class 1; or
+            `[batch, classes]`.
+
+    Returns:
+        float32 `[batch]`: years, or nats.
+    """
+    logits = ops.cast(logits, "float32")
+    # MISSING is no class index: without this, the gather below would be asked
+    # for entry -1 and the masked row could hold anything.
+    present = ops.maximum(labels, 0)
+    if task.kind == REGRESSION:
+        return ops.abs(ops.cast(present, "float32") - logits)
+    if task.kind == BINARY:
+        target = ops.cast(present, "float32")
+        logit = ops.squeeze(logits, axis=-1)
+        return keras.ops.binary_crossentropy(target, logit, from_logits=True)
+    return ops.sparse_categorical_crossentropy(
+        ops.cast(present, "int32"), logits, from_logits=True
+    )
+
+
+def task_losses(
+    tasks: Sequence[Task], labels: Mapping, logits: Mapping
+) -> tuple[dict, dict]:
+    """Mean loss of each task over its present labels.
+
+    Returns:
+        Two dicts by task name: float32 scalars, 0 where no example of the
+        batch has the label; and the number of present labels, float32.
+    """
+    means, counts = {}, {}
+    for task in tasks:
+        mask = label_mask(labels[task.name])
+        losses = example_losses(task, labels[task.name], logits[task.name])
+        counts[task.name] = ops.sum(mask)
+        # `where` and not a product: a masked row's loss may be infinite.
+        kept = ops.where(mask > 0, losses, 0.0)
+        means[task.name] = ops.sum(kept) / ops.maximum(counts[task.name], 1.0)
+    return means, counts
+
+
+def constant_answer_loss(task: Task, labels) -> float:
+    """What the best constant answer would lose on these labels.
+
+    Args:
+        labels: numpy `[n]`; `MISSING` is left out.
+
+    Returns:
+        Mean distance from the median (years), or the entropy of the class
+        frequencies (nats); 1.0 where there is no label or only one value.
+    """
+    import numpy as np
+
+    labels = np.asarray(labels)
+    labels = labels[labels != MISSING]
+    if not labels.size:
+        return 1.0
+    if task.is_regression:
+        loss = float(np.mean(np.abs(labels - np.median(labels))))
+    else:
+        share = np.bincount(labels, minlength=len(task.classes)) / labels.size
+        share = share[share > 0]
+        loss = float(-np.sum(share * np.log(share)))
+    return loss if loss > 0 else 1.0
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class UncertaintyWeights(keras.layers.Layer):
+    """Learns how much each task's loss counts.
+
+    After Kendall, Gal and Cipolla 2018 (arXiv:1705.07115, eq. 7 to 10). With
+    a Laplace likelihood of scale b for a regression, s = log b gives
+    `exp(-s) * MAE + s`; for a classification with s = log sigma^2 it is
+    `exp(-s) * CE + s / 2`. The weights (alpha, beta, gamma) are `exp(-s)`.
+    The total may be negative; only the scores of the tasks say how good a
+    network is.
+
+    Each s starts where it would settle for a network that always gives the
+    best constant answer, so that no task rules the first epochs because of
+    its unit. A task without a label in the batch adds nothing.
+
+    Args:
+        kinds: kind of each task, in order.
+        constant_losses: what a constant answer loses at each task, see
+            `constant_answer_loss`.
+        rate: learning rate of the s relative to the network's, exact for
+            optimisers of the Adam family, whose steps do not depend on the
+            gradient's scale. (The trained variable is s / rate.)
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        constant_losses: Sequence[float],
+        rate: float = 10.0,
+        name: str = "uncertainty_weights",
+        **kwargs,
+    ):
+        # float32 whatever the precision of the network: s moves by steps that
+        # 16 bits would round away.
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, **kwargs)
+        self.kinds = tuple(kinds)
+        self.constant_losses = tuple(constant_losses)
+        self.rate = rate
+        # Factor of s in its task's term.
+        self._factors = [1.0 if k == REGRESSION else 0.5 for k in self.kinds]
+        # The minimum of exp(-s) * L + f * s over s is at s = log(L / f).
+        self._start = [
+            math.log(loss / factor)
+            for loss, factor in zip(constant_losses, self._factors, strict=True)
+        ]
+        self.offsets = self.add_weight(
+            shape=(len(self.kinds),),
+            initializer="zeros",
+            constraint=_Within(self._start, rate, LOG_VARIANCE_BOUND),
+            name="log_variance_offsets",
+        )
+        self.built = True
+
+    def log_variances(self):
+        """s of each task, float32 `[tasks]`."""
+        return ops.convert_to_tensor(self._start) + self.rate * self.offsets
+
+    def task_weights(self):
+        """exp(-s) of each task (alpha, beta, gamma), float32 `[tasks]`."""
+        return ops.exp(-self.log_variances())
+
+    def call(self, losses, counts):
+        """Joins the tasks' losses.
+
+        Args:
+            losses: list of scalars, one a task.
+            counts: list of scalars, how many labels each of them stands on.
+
+        Returns:
+            The total, a scalar.
+        """
+        present = ops.cast(ops.stack(counts) > 0, "float32")
+        s = self.log_variances()
+        terms = ops.exp(-s) * ops.stack(losses)
+        terms = terms + ops.convert_to_tensor(self._factors) * s
+        return ops.sum(present * terms)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kinds": self.kinds,
+            "constant_losses": self.constant_losses,
+            "rate": self.rate,
+        }
+
+
+class _Within(keras.constraints.Constraint):
+    """Holds start + rate * value to [-bound, bound]."""
+
+    def __init__(self, start, rate, bound):
+        self.low = [(-bound - s) / rate for s in start]
+        self.high = [(bound - s) / rate for s in start]
+
+    def __call__(self, value):
+        return ops.clip(
+            value,
+            ops.convert_to_tensor(self.low),
+            ops.convert_to_tensor(self.high),
+        )
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class FixedWeights(keras.layers.Layer):
+    """Joins the tasks' losses with weights chosen beforehand.
+
+    Args:
+        weights: one factor a task, in order.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], name: str = "fixed_weights", **kwargs
+    ):
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, **kwargs)
+        self.weights_given = tuple(float(weight) for weight in weights)
+        self.built = True
+
+    def task_weights(self):
+        """The weights as given, float32 `[tasks]`."""
+        return ops.convert_to_tensor(self.weights_given, dtype="float32")
+
+    def call(self, losses, counts):
+        """Joins the losses; see `UncertaintyWeights.call`."""
+        del counts  # A task without labels has loss 0 and adds nothing.
+        return ops.sum(self.task_weights() * ops.stack(losses))
+
+    def get_config(self):
+        return {**super().get_config(), "weights": self.weights_given}

@@ -1,0 +1,193 @@
+"""HydraNet: one backbone, one head a task, and a loss that weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers, ops
+
+from hydranet_tf import backbones, losses
+from hydranet_tf.augmentation import Augmentation
+from hydranet_tf.tasks import BINARY, TASKS, Task
+
+# Channel means and deviations of ImageNet in levels 0..255: what pretrained
+# ResNets were fed, and as good as any other for a network from scratch.
+_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+HEAD_UNITS = 128
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class HydraNet(keras.Model):
+    """Answers every task from one look at a face.
+
+    A functional Keras model: images `[batch, side, side, 3]`, RGB 0..255, to
+    a dict of logits by task name: `[batch]` in the task's unit (regression),
+    `[batch, 1]` logit of class 1 (yes-no) or `[batch, classes]`, float32.
+    For probabilities, and for export, see `answer_model`.
+
+    Only `compute_loss` is overridden, so `fit`, `evaluate`, distribution and
+    both backends stay Keras' own. Labels are a dict by task name, `[batch]`
+    each, with `MISSING` where there is none.
+
+    Args:
+        backbone: a name of `backbones.BACKBONES`.
+        image_size: side of the images in pixels.
+        width: channels of the first stage; None for the backbone's own.
+        augmentation: strength, see `Augmentation.of_strength`.
+        dropout: share of features that a head drops in training.
+        weighting: an `UncertaintyWeights` or `FixedWeights`; None gives
+            every task the weight 1.
+        seed: of augmentation and dropout.
+        tasks: what is answered.
+
+    Raises:
+        ValueError: on an unknown backbone or augmentation, naming the known.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet34",
+        image_size: int = 200,
+        width: int | None = None,
+        augmentation: str = "standard",
+        dropout: float = 0.0,
+        weighting: keras.layers.Layer | None = None,
+        seed: int = 0,
+        tasks: Sequence[Task] = TASKS,
+        name: str = "hydranet",
+        **kwargs,
+    ):
+        tasks = tuple(
+            task if isinstance(task, Task) else Task(**_tuples(task))
+            for task in tasks
+        )
+        augment = Augmentation.of_strength(augmentation, seed)
+        network = _network(backbone, image_size, width, dropout, seed, tasks)
+        images = keras.Input((image_size, image_size, 3), name="images")
+        augmented = images if augment is None else augment(images)
+        super().__init__(
+            inputs=images, outputs=network(augmented), name=name, **kwargs
+        )
+        self.backbone = backbone
+        self.image_size = image_size
+        self.width = width
+        self.augmentation = augmentation
+        self.dropout = dropout
+        self.seed = seed
+        self.tasks = tasks
+        self.network = network
+        if weighting is None:
+            weighting = losses.FixedWeights([1.0] * len(tasks))
+        self.weighting = weighting
+        self.task_loss_trackers = [
+            keras.metrics.Mean(name=f"{task.name}_loss") for task in tasks
+        ]
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Weighted sum of the tasks' losses over their present labels."""
+        del x, sample_weight, training
+        means, counts = losses.task_losses(self.tasks, y, y_pred)
+        names = [task.name for task in self.tasks]
+        for name, tracker in zip(names, self.task_loss_trackers, strict=True):
+            tracker.update_state(means[name], sample_weight=counts[name])
+        return self.weighting(
+            [means[name] for name in names], [counts[name] for name in names]
+        )
+
+    def task_weights(self) -> dict[str, float]:
+        """Current weights of the losses by name: alpha, beta, gamma."""
+        values = ops.convert_to_numpy(self.weighting.task_weights())
+        return {
+            task.weight_name: float(value)
+            for task, value in zip(self.tasks, values, strict=True)
+        }
+
+    def get_config(self):
+        return {
+            "backbone": self.backbone,
+            "image_size": self.image_size,
+            "width": self.width,
+            "augmentation": self.augmentation,
+            "dropout": self.dropout,
+            "weighting": keras.saving.serialize_keras_object(self.weighting),
+            "seed": self.seed,
+            "tasks": [vars(task) for task in self.tasks],
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        weighting = keras.saving.deserialize_keras_object(
+            config["weighting"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "weighting": weighting})
+
+
+def answer_model(model: HydraNet) -> keras.Model:
+    """The network as it is used: probabilities, nothing of training.
+
+    Args:
+        model: shares its weights with the result.
+
+    Returns:
+        A model from images `[batch, side, side, 3]` 0..255 to a dict by task
+        name: `[batch]` in the task's unit within its range, or probabilities
+        `[batch, classes]`, in the order of `task.classes`.
+    """
+    size = model.image_size
+    images = keras.Input((size, size, 3), name="images")
+    logits = model.network(images)
+    answers = {task.name: _answer(task, logits[task.name]) for task in model.tasks}
+    return keras.Model(images, answers, name="answers")
+
+
+def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
+    """Normalisation, backbone and heads: images to logits."""
+    images = keras.Input((image_size, image_size, 3), name="images")
+    # float32, or 16-bit precision would round the pixels before their mean is
+    # taken away.
+    x = layers.Rescaling(
+        [1 / d for d in _DEVIATION],
+        [-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)],
+        dtype="float32",
+        name="normalisation",
+    )(images)
+    options = {} if width is None else {"width": width}
+    features = backbones.get(backbone)(x, **options)
+    logits = {task.name: _head(features, task, dropout, seed) for task in tasks}
+    return keras.Model(images, logits, name="network")
+
+
+def _head(features, task: Task, dropout: float, seed: int):
+    """A small fully connected network; float32 under mixed precision."""
+    name = task.name
+    x = layers.Dense(
+        HEAD_UNITS, "relu", dtype="float32", name=f"{name}_hidden"
+    )(features)
+    if dropout:
+        x = layers.Dropout(dropout, seed=seed, dtype="float32")(x)
+    x = layers.Dense(task.num_logits, dtype="float32", name=f"{name}_logits")(x)
+    if not task.is_regression:
+        return x
+    x = layers.Rescaling(
+        task.spread, task.centre, dtype="float32", name=f"{name}_scale"
+    )(x)
+    return layers.Reshape((), dtype="float32", name=name)(x)
+
+
+def _answer(task: Task, logits):
+    if task.is_regression:
+        return ops.clip(logits, task.low, task.high)
+    if task.kind == BINARY:
+        return ops.softmax(ops.concatenate([ops.zeros_like(logits), logits], -1))
+    return ops.softmax(logits)
+
+
+def _tuples(config: dict) -> dict:
+    """Undoes what JSON does to tuples."""
+    return {**config, "classes": tuple(config["classes"])}

@@ -1,0 +1,46 @@
+"""Trains HydraNet.
+
+    python train.py --flagfile=configs/utkface_resnet34.flags --workdir=DIR
+
+The same command again goes on where the run stopped. Settings that are not in
+the file keep the published values: see --help.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+
+from hydranet_tf import config
+
+config.define_flags()
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: new, or to be resumed.", required=True
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    logging.use_absl_handler()
+    # Imported here so that --help and a wrong flag answer at once.
+    from hydranet_tf import callbacks, checkpoints, pipeline, sources, training
+
+    try:
+        settings = config.from_flags(flags.FLAGS)
+        training.train(settings, _WORKDIR.value)
+    except (
+        config.ConfigError,
+        callbacks.TrainingDiverged,
+        checkpoints.CheckpointError,
+        pipeline.BadImagesError,
+        sources.SourceError,
+        training.WorkdirError,
+    ) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
