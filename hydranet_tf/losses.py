@@ -163,15 +163,15 @@ class UncertaintyWeights(keras.layers.Layer):
         """Joins the tasks' losses.
 
         Args:
-            losses: list of scalars, one a task.
-            counts: list of scalars, how many labels each of them stands on.
+            losses: `[tasks]`, the mean loss of each.
+            counts: `[tasks]`, how many labels each mean stands on.
 
         Returns:
             The total, a scalar.
         """
-        present = ops.cast(ops.stack(counts) > 0, "float32")
+        present = ops.cast(counts > 0, "float32")
         s = self.log_variances()
-        terms = ops.exp(-s) * ops.stack(losses)
+        terms = ops.exp(-s) * losses
         terms = terms + ops.convert_to_tensor(self._factors) * s
         return ops.sum(present * terms)
 
@@ -222,7 +222,7 @@ class FixedWeights(keras.layers.Layer):
     def call(self, losses, counts):
         """Joins the losses; see `UncertaintyWeights.call`."""
         del counts  # A task without labels has loss 0 and adds nothing.
-        return ops.sum(self.task_weights() * ops.stack(losses))
+        return ops.sum(self.task_weights() * losses)
 
     def get_config(self):
         return {**super().get_config(), "weights": self.weights_given}

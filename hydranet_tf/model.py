@@ -96,7 +96,8 @@ class HydraNet(keras.Model):
         for name, tracker in zip(names, self.task_loss_trackers, strict=True):
             tracker.update_state(means[name], sample_weight=counts[name])
         return self.weighting(
-            [means[name] for name in names], [counts[name] for name in names]
+            ops.stack([means[name] for name in names]),
+            ops.stack([counts[name] for name in names]),
         )
 
     def task_weights(self) -> dict[str, float]:

@@ -1,0 +1,56 @@
+"""Labels read from text, and tasks through JSON."""
+
+import pytest
+
+from hydranet_tf import tasks
+from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, LabelError
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "expected"),
+    [
+        (AGE, "26", 26.0),
+        (AGE, " 3.5 ", 3.5),
+        (AGE, "0", 0.0),
+        (AGE, "", MISSING),
+        (GENDER, "1", 1),
+        (GENDER, "Female", 1),
+        (GENDER, "male", 0),
+        (GENDER, "  ", MISSING),
+        (RACE, "4", 4),
+        (RACE, "INDIAN", 3),
+        (RACE, "", MISSING),
+    ],
+)
+def test_labels_are_read(task, text, expected):
+    assert task.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "hint"),
+    [
+        (AGE, "999", "from 0 to 120"),
+        (AGE, "-1", "from 0 to 120"),
+        (AGE, "nan", "from 0 to 120"),
+        (AGE, "young", "from 0 to 120"),
+        (GENDER, "2", "0 male, 1 female"),
+        (GENDER, "-1", "0 male, 1 female"),
+        (RACE, "7", "4 others"),
+        (RACE, "martian", "4 others"),
+        (RACE, "1.0", "4 others"),
+        (RACE, "²", "4 others"),
+    ],
+)
+def test_impossible_labels_are_refused(task, text, hint):
+    with pytest.raises(LabelError, match=hint) as caught:
+        task.parse(text)
+    assert repr(text.strip()) in str(caught.value)
+
+
+def test_class_order_is_that_of_utkface():
+    assert GENDER.classes == ("male", "female")
+    assert RACE.classes == ("white", "black", "asian", "indian", "others")
+
+
+def test_tasks_survive_json():
+    assert tasks.from_json(tasks.to_json(tasks.TASKS)) == tasks.TASKS
