@@ -9,7 +9,7 @@ the file keep the published values: see --help.
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
@@ -24,21 +24,15 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    logging.use_absl_handler()
+    # TFDS and TensorFlow report every file they open.
+    logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import callbacks, checkpoints, pipeline, sources, training
+    from hydranet_tf import training
 
     try:
         settings = config.from_flags(flags.FLAGS)
         training.train(settings, _WORKDIR.value)
-    except (
-        config.ConfigError,
-        callbacks.TrainingDiverged,
-        checkpoints.CheckpointError,
-        pipeline.BadImagesError,
-        sources.SourceError,
-        training.WorkdirError,
-    ) as error:
+    except training.ERRORS as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

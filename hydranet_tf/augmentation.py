@@ -131,12 +131,8 @@ class Augmentation(keras.layers.Layer):
 
     def _recolour(self, images):
         shape = (-1, 1, 1, 1)
-        gain, contrast = self._uniform(
-            images, 1 - self.light, 1 + self.light, 2
-        )
-        (saturation,) = self._uniform(
-            images, 1 - self.colour, 1 + self.colour
-        )
+        gain, contrast = self._uniform(images, 1 - self.light, 1 + self.light, 2)
+        (saturation,) = self._uniform(images, 1 - self.colour, 1 + self.colour)
         (grey_coin,) = self._uniform(images, 0.0, 1.0)
         saturation = ops.where(grey_coin < self.grey, 0.0, saturation)
         luma = ops.sum(images * ops.convert_to_tensor(_LUMA), -1, keepdims=True)

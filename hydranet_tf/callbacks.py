@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import keras
-from absl import logging
 from tqdm import tqdm
 
 from hydranet_tf import atomic, checkpoints
@@ -152,9 +151,7 @@ class ProgressBar(keras.callbacks.Callback):
 class Checkpointing(keras.callbacks.Callback):
     """Saves the last and the best state; stops when nothing gets better."""
 
-    def __init__(
-        self, workdir: Path, progress: Progress, monitor: str, patience: int
-    ):
+    def __init__(self, workdir: Path, progress: Progress, monitor: str, patience: int):
         super().__init__()
         self.workdir = workdir
         self.progress = progress
@@ -168,18 +165,16 @@ class Checkpointing(keras.callbacks.Callback):
             if checkpoints.better(self.monitor, float(score), progress.best):
                 progress.best = float(score)
                 progress.epochs_without_gain = 0
-                checkpoints.save(
-                    self.workdir, checkpoints.BEST, self.model, progress
-                )
+                checkpoints.save(self.workdir, checkpoints.BEST, self.model, progress)
             else:
                 progress.epochs_without_gain += 1
         if 0 < self.patience <= progress.epochs_without_gain:
             self.model.stop_training = True
             progress.finished = True
-            logging.info(
-                "stopped early: %s has not improved for %d epochs",
-                self.monitor,
-                self.patience,
+            print(
+                f"stopped early: {self.monitor} has not improved for "
+                f"{self.patience} epochs",
+                flush=True,
             )
         checkpoints.save(self.workdir, checkpoints.LAST, self.model, progress)
 

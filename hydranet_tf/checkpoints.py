@@ -89,8 +89,7 @@ def save(workdir: Path, kind: str, model: HydraNet, progress: Progress) -> Path:
             state = {
                 **dataclasses.asdict(progress),
                 "sha256": {
-                    name: _sha256(temporary / name)
-                    for name in (_WEIGHTS, _TRAINING)
+                    name: _sha256(temporary / name) for name in (_WEIGHTS, _TRAINING)
                 },
             }
             (temporary / _STATE).write_text(json.dumps(state, indent=2))

@@ -63,9 +63,7 @@ class TrainingConfig:
         10, "How many images that cannot be decoded may be left out."
     )
     backbone: str = _setting("resnet34", "The network.", tuple(BACKBONES))
-    width: int = _setting(
-        0, "Channels of the backbone's first stage; 0 for its own."
-    )
+    width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
     image_size: int = _setting(200, "Side of the images in pixels.")
     augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
     dropout: float = _setting(0.0, "Share of features each head drops.")
@@ -76,8 +74,7 @@ class TrainingConfig:
     )
     loss_weights_rate: float = _setting(
         10.0,
-        "Learning rate of the learned loss weights, in multiples of the "
-        "network's.",
+        "Learning rate of the learned loss weights, in multiples of the network's.",
     )
     epochs: int = _setting(30, "Passes over the training part.")
     batch_size: int = _setting(32, "Examples in a batch, over all devices.")
@@ -93,12 +90,8 @@ class TrainingConfig:
     warmup_epochs: float = _setting(
         0.0, "Epochs in which the learning rate rises from zero."
     )
-    precision: str = _setting(
-        "float32", "Precision of the backbone.", PRECISIONS
-    )
-    xla: bool = _setting(
-        False, "Compile the step with XLA (on CPU often slower)."
-    )
+    precision: str = _setting("float32", "Precision of the backbone.", PRECISIONS)
+    xla: bool = _setting(False, "Compile the step with XLA (on CPU often slower).")
     seed: int = _setting(0, "Of initial weights, order and augmentation.")
     deterministic: bool = _setting(
         False, "Use deterministic operations only: repeatable, slower."
@@ -189,9 +182,7 @@ class TrainingConfig:
 
 def _require(config, name: str, holds: bool, expected: str) -> None:
     if not holds:
-        raise ConfigError(
-            f"--{name} must be {expected}; got {getattr(config, name)}"
-        )
+        raise ConfigError(f"--{name} must be {expected}; got {getattr(config, name)}")
 
 
 def define_flags() -> None:

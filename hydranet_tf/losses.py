@@ -207,9 +207,7 @@ class FixedWeights(keras.layers.Layer):
         weights: one factor a task, in order.
     """
 
-    def __init__(
-        self, weights: Sequence[float], name: str = "fixed_weights", **kwargs
-    ):
+    def __init__(self, weights: Sequence[float], name: str = "fixed_weights", **kwargs):
         kwargs["dtype"] = "float32"
         super().__init__(name=name, **kwargs)
         self.weights_given = tuple(float(weight) for weight in weights)

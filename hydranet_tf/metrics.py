@@ -21,9 +21,7 @@ class MaskedMeanAbsoluteError(keras.metrics.Mean):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Adds labels `[batch]` and predictions `[batch]`."""
         del sample_weight  # Presence of the label is the only weight.
-        errors = ops.abs(
-            ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")
-        )
+        errors = ops.abs(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
         super().update_state(errors, sample_weight=label_mask(y_true))
 
 

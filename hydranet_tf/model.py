@@ -61,16 +61,13 @@ class HydraNet(keras.Model):
         **kwargs,
     ):
         tasks = tuple(
-            task if isinstance(task, Task) else Task(**_tuples(task))
-            for task in tasks
+            task if isinstance(task, Task) else Task(**_tuples(task)) for task in tasks
         )
         augment = Augmentation.of_strength(augmentation, seed)
         network = _network(backbone, image_size, width, dropout, seed, tasks)
         images = keras.Input((image_size, image_size, 3), name="images")
         augmented = images if augment is None else augment(images)
-        super().__init__(
-            inputs=images, outputs=network(augmented), name=name, **kwargs
-        )
+        super().__init__(inputs=images, outputs=network(augmented), name=name, **kwargs)
         self.backbone = backbone
         self.image_size = image_size
         self.width = width
@@ -167,9 +164,9 @@ def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
 def _head(features, task: Task, dropout: float, seed: int):
     """A small fully connected network; float32 under mixed precision."""
     name = task.name
-    x = layers.Dense(
-        HEAD_UNITS, "relu", dtype="float32", name=f"{name}_hidden"
-    )(features)
+    x = layers.Dense(HEAD_UNITS, "relu", dtype="float32", name=f"{name}_hidden")(
+        features
+    )
     if dropout:
         x = layers.Dropout(dropout, seed=seed, dtype="float32")(x)
     x = layers.Dense(task.num_logits, dtype="float32", name=f"{name}_logits")(x)

@@ -34,6 +34,10 @@ class BadImagesError(ValueError):
     """More images could not be decoded than the user allows."""
 
 
+class TooFewExamplesError(ValueError):
+    """Not even one batch can be filled."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Faces:
     """Examples whose images are known to decode.
@@ -83,9 +87,7 @@ def load_faces(
         found = _cached_file(examples, image_size, folder)
         if found.with_suffix(".json").exists():
             images, bad = _read_cache(found)
-            return _without_bad(
-                examples, image_size, images, bad, max_bad_images
-            )
+            return _without_bad(examples, image_size, images, bad, max_bad_images)
     shape = (len(examples), image_size, image_size, 3)
     if cache == MEMORY_CACHE:
         images = np.empty(shape, np.uint8)
@@ -154,10 +156,10 @@ def steps_per_epoch(faces: Faces, batch_size: int) -> int:
     """Number of full batches.
 
     Raises:
-        ValueError: if there is not even one.
+        TooFewExamplesError: if there is not even one.
     """
     if len(faces) < batch_size:
-        raise ValueError(
+        raise TooFewExamplesError(
             f"a batch takes {batch_size} examples but there are only "
             f"{len(faces)}; lower --batch_size or add images"
         )
@@ -206,9 +208,7 @@ def _take(faces: Faces, numbers: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _reader(
-    examples: Examples, image_size: int
-) -> Callable[[tf.Tensor], tf.Tensor]:
+def _reader(examples: Examples, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a graph function from an example's number to its image."""
     if examples.paths is not None:
         paths = tf.constant(examples.paths)
@@ -218,14 +218,10 @@ def _reader(
     else:
 
         def encoded(number):
-            data = tf.numpy_function(
-                examples.read, [number], tf.string, stateful=False
-            )
+            data = tf.numpy_function(examples.read, [number], tf.string, stateful=False)
             return tf.ensure_shape(data, [])
 
-    return lambda number: preprocessing.decode_and_resize(
-        encoded(number), image_size
-    )
+    return lambda number: preprocessing.decode_and_resize(encoded(number), image_size)
 
 
 def _decode_all(
@@ -240,9 +236,7 @@ def _decode_all(
     # What is dropped here is found again below by its number and named.
     dataset = dataset.ignore_errors().batch(64).prefetch(2)
     decoded = np.zeros(len(examples), bool)
-    with tqdm(
-        total=len(examples), desc="decoding", unit="img", disable=None
-    ) as bar:
+    with tqdm(total=len(examples), desc="decoding", unit="img", disable=None) as bar:
         for numbers, batch in dataset.as_numpy_iterator():
             decoded[numbers] = True
             if images is not None:

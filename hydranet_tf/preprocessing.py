@@ -68,30 +68,26 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     padded = encoded + tf.constant(b"\0" * 32)
     is_jpeg = tf.equal(tf.strings.substr(padded, 0, 3), _JPEG_SIGNATURE)
     is_png = tf.equal(tf.strings.substr(padded, 0, 8), _PNG_SIGNATURE)
-    known_format = tf.debugging.Assert(
+    known_format = _require(
         is_jpeg | is_png,
-        [
-            "expected the bytes of a JPEG or PNG image; got",
-            tf.strings.length(encoded),
-            "bytes that begin like neither",
-        ],
+        "expected the bytes of a JPEG or PNG image; these begin like neither. "
+        "Their number:",
+        tf.strings.length(encoded),
     )
-    with tf.control_dependencies(_ops(known_format)):
+    with tf.control_dependencies(known_format):
         shape = tf.cond(
             is_jpeg,
             lambda: tf.image.extract_jpeg_shape(encoded)[:2],
             lambda: _png_shape(padded),
         )
-    sides_fit = tf.debugging.Assert(
+    sides_fit = _require(
         (tf.reduce_min(shape) >= MIN_SIDE)
         & (tf.reduce_prod(tf.cast(shape, tf.int64)) <= MAX_PIXELS),
-        [
-            f"expected an image with sides of at least {MIN_SIDE} pixels and "
-            f"at most {MAX_PIXELS} pixels in all; got [height, width]",
-            shape,
-        ],
+        f"expected an image with sides of at least {MIN_SIDE} pixels and at most "
+        f"{MAX_PIXELS} pixels in all; height and width are",
+        shape,
     )
-    with tf.control_dependencies(_ops(sides_fit)):
+    with tf.control_dependencies(sides_fit):
         image = tf.cond(
             is_jpeg,
             lambda: _decode_jpeg(encoded),
@@ -117,16 +113,18 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
     Pillow), rounded to whole levels so that a cached image, a served one and
     one from a phone are the same numbers.
     """
-    resized = tf.image.resize(
-        image, [size, size], method="bilinear", antialias=True
-    )
+    resized = tf.image.resize(image, [size, size], method="bilinear", antialias=True)
     resized = tf.clip_by_value(tf.round(resized), 0.0, 255.0)
     return tf.ensure_shape(tf.cast(resized, tf.uint8), [size, size, 3])
 
 
-def _ops(assertion) -> list:
-    # Executed eagerly an assertion raises at once and returns nothing.
-    return [] if assertion is None else [assertion]
+def _require(condition: tf.Tensor, message: str, found: tf.Tensor) -> list:
+    """Asserts in a graph; eagerly raises the message without decoration."""
+    if not tf.executing_eagerly():
+        return [tf.debugging.Assert(condition, [message, found])]
+    if not condition:
+        raise tf.errors.InvalidArgumentError(None, None, f"{message} {found.numpy()}")
+    return []
 
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -161,9 +159,7 @@ def _orientation(padded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
     EXIF 2.32, 4.5.2 (JPEG: after `Exif` and two zero bytes) and PNG's eXIf
     chunk; both hold a TIFF header and a directory of 12-byte entries.
     """
-    window = tf.io.decode_raw(
-        tf.strings.substr(padded, 0, _EXIF_WINDOW), tf.uint8
-    )
+    window = tf.io.decode_raw(tf.strings.substr(padded, 0, _EXIF_WINDOW), tf.uint8)
     jpeg_at = _find(window, b"Exif\0\0")
     png_at = _find(window, b"eXIf")
     start = tf.where(is_jpeg, jpeg_at + 6, png_at + 4)
@@ -181,9 +177,7 @@ def _find(window: tf.Tensor, pattern: bytes) -> tf.Tensor:
     hits = tf.ones([positions], tf.bool)
     for offset, byte in enumerate(pattern):
         hits &= tf.equal(window[offset : offset + positions], byte)
-    return tf.where(
-        tf.reduce_any(hits), tf.argmax(hits, output_type=tf.int32), -1000
-    )
+    return tf.where(tf.reduce_any(hits), tf.argmax(hits, output_type=tf.int32), -1000)
 
 
 def _orientation_in_tiff(tiff: tf.Tensor) -> tf.Tensor:
@@ -195,9 +189,7 @@ def _orientation_in_tiff(tiff: tf.Tensor) -> tf.Tensor:
         # and the tag it looks for is not.
         first = tf.gather(tiff, tf.clip_by_value(position, 0, last))
         second = tf.gather(tiff, tf.clip_by_value(position + 1, 0, last))
-        return tf.where(
-            little_endian, first + 256 * second, 256 * first + second
-        )
+        return tf.where(little_endian, first + 256 * second, 256 * first + second)
 
     # Offsets above 64 KiB lie outside the window, so the low half is enough
     # once the high half is known to be zero.
@@ -206,9 +198,7 @@ def _orientation_in_tiff(tiff: tf.Tensor) -> tf.Tensor:
     directory = tf.where(tf.equal(high, 0), low, last)
     entries = tf.minimum(uint16(directory), _MAX_TIFF_ENTRIES)
     at = directory + 2 + _TIFF_ENTRY_BYTES * tf.range(entries)
-    values = tf.boolean_mask(
-        uint16(at + 8), tf.equal(uint16(at), _ORIENTATION_TAG)
-    )
+    values = tf.boolean_mask(uint16(at + 8), tf.equal(uint16(at), _ORIENTATION_TAG))
     value = tf.concat([values, [1]], axis=0)[0]
     return tf.where((value >= 1) & (value <= 8), value, 1)
 

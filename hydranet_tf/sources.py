@@ -64,7 +64,9 @@ class Examples:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Examples:
         """The examples at `indices` (integers, or a boolean mask), in order."""
-        chosen = np.arange(len(self))[np.asarray(indices)]
+        # NumPy makes floats of an empty list, and floats are no indices.
+        indices = np.asarray(indices) if len(indices) else []
+        chosen = np.arange(len(self))[indices]
         return dataclasses.replace(
             self,
             ids=self.ids[chosen],

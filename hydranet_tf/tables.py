@@ -49,7 +49,8 @@ def read_table(
         raise SourceError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     except csv.Error as error:
         raise SourceError(
-            f"{path}, row {reader.line_num}: {error}; expected comma-separated cells"
+            f"{path}, near row {reader.line_num}: {error}; expected cells separated "
+            "by commas, in double quotes where a cell holds one"
         ) from error
     except OSError as error:
         raise SourceError(f"cannot read the table {path}: {error}") from error

@@ -38,6 +38,18 @@ class WorkdirError(RuntimeError):
     """A workdir that cannot be used; the message says why."""
 
 
+# What a user can mend; train.py shows these without a traceback.
+ERRORS = (
+    ConfigError,
+    WorkdirError,
+    callbacks.TrainingDiverged,
+    checkpoints.CheckpointError,
+    pipeline.BadImagesError,
+    pipeline.TooFewExamplesError,
+    sources.SourceError,
+)
+
+
 def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
     """Trains a network, or goes on where the same run stopped.
 
@@ -72,9 +84,7 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         _make_deterministic()
     keras.mixed_precision.set_dtype_policy(config.precision)
 
-    training, validation = (
-        _load(config, split) for split in ("train", "validation")
-    )
+    training, validation = (_load(config, split) for split in ("train", "validation"))
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     model = build_model(config, training)
     compile_model(model, config, steps)
@@ -82,7 +92,7 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
     progress = checkpoints.restore(workdir, model) or checkpoints.Progress()
     _announce(workdir, config, model, training, validation, progress)
     if progress.finished or progress.epoch >= config.epochs:
-        logging.info("the run is finished; raise --epochs to go on")
+        print("the run is finished; raise --epochs to go on", flush=True)
         return model
 
     batches = pipeline.training_batches(
@@ -93,9 +103,7 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         initial_epoch=progress.epoch,
         epochs=config.epochs,
         steps_per_epoch=steps,
-        validation_data=pipeline.evaluation_batches(
-            validation, config.batch_size
-        ),
+        validation_data=pipeline.evaluation_batches(validation, config.batch_size),
         # The order is the pipeline's; Keras cannot shuffle a data set.
         shuffle=False,
         verbose=0,
@@ -106,9 +114,7 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
             callbacks.ProgressBar(config.epochs, config.batch_size),
             *_tensorboard(workdir),
             # Last: a checkpoint says that everything before it is on disk.
-            callbacks.Checkpointing(
-                workdir, progress, config.monitor, config.patience
-            ),
+            callbacks.Checkpointing(workdir, progress, config.monitor, config.patience),
         ],
     )
     return model
@@ -269,9 +275,7 @@ def _describe(workdir, config, model, training, validation) -> None:
         "data": data,
     }
     atomic.write_text(workdir / "tasks.json", tasks.to_json(model.tasks))
-    atomic.write_text(
-        workdir / "model.json", json.dumps(model.get_config(), indent=2)
-    )
+    atomic.write_text(workdir / "model.json", json.dumps(model.get_config(), indent=2))
     atomic.write_text(described, json.dumps(run, indent=2))
 
 
@@ -297,9 +301,7 @@ def _tensorboard(workdir: Path) -> list[keras.callbacks.Callback]:
         )
         return []
     return [
-        keras.callbacks.TensorBoard(
-            str(workdir / "tensorboard"), write_graph=False
-        )
+        keras.callbacks.TensorBoard(str(workdir / "tensorboard"), write_graph=False)
     ]
 
 

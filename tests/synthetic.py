@@ -48,9 +48,7 @@ def write_folder(folder, count=40, side=48, seed=0):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = []
-    for i, (age, gender, race) in enumerate(
-        zip(*labels_of(count, seed), strict=True)
-    ):
+    for i, (age, gender, race) in enumerate(zip(*labels_of(count, seed), strict=True)):
         name = f"{age}_{gender}_{race}_{20170101000000000 + i}.jpg.chip.jpg"
         picture(age, gender, race, side, seed=i).save(folder / name, "JPEG")
         names.append(name)

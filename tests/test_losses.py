@@ -17,9 +17,7 @@ LABELS = {
 LOGITS = {
     "age": np.array([23.0, 49.0, 1e30], "float32"),
     "gender": np.array([[0.0], [99.0], [2.0]], "float32"),
-    "race": np.array(
-        [[1e9, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]], "float32"
-    ),
+    "race": np.array([[1e9, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]], "float32"),
 }
 
 
@@ -66,7 +64,10 @@ def test_batch_without_any_label_of_a_task():
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
-def learned(constant=(12.0, math.log(2), 1.4), rate=10.0):
+CONSTANT = (12.0, math.log(2), 1.4)
+
+
+def learned(constant=CONSTANT, rate=10.0):
     return losses.UncertaintyWeights([t.kind for t in TASKS], constant, rate)
 
 
@@ -123,9 +124,7 @@ def test_log_variances_stay_within_their_bound():
     constraint = weights.offsets.constraint
     weights.offsets.assign(constraint(np.array([-99.0, 99.0, 0.0], "float32")))
     s = np.asarray(weights.log_variances())
-    np.testing.assert_allclose(
-        s, [-7, 7, math.log(1.4 / 0.5)], rtol=1e-5
-    )
+    np.testing.assert_allclose(s, [-7, 7, math.log(1.4 / 0.5)], rtol=1e-5)
 
 
 def test_log_variances_are_float32_under_mixed_precision():
@@ -133,9 +132,10 @@ def test_log_variances_are_float32_under_mixed_precision():
     try:
         weights = learned()
         assert weights.offsets.dtype == "float32"
-        assert keras.backend.standardize_dtype(
-            joined(weights, [1e6, 1.0, 1.0]).dtype
-        ) == "float32"
+        assert (
+            keras.backend.standardize_dtype(joined(weights, [1e6, 1.0, 1.0]).dtype)
+            == "float32"
+        )
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
 

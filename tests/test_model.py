@@ -129,9 +129,7 @@ def test_answers_stay_in_the_tasks_range():
 
 
 def test_answer_model_holds_nothing_of_training():
-    model = HydraNet(
-        "tiny", SIDE, augmentation="strong", weighting=learned_weights()
-    )
+    model = HydraNet("tiny", SIDE, augmentation="strong", weighting=learned_weights())
     paths = [w.path for w in answer_model(model).variables]
     assert not [p for p in paths if "log_variance" in p or "augment" in p]
     assert len(answer_model(model).weights) == len(model.network.weights)

@@ -1,0 +1,53 @@
+# `make` lists the targets. PYTHON=... chooses the interpreter of a new .venv.
+
+# python3.11 is what requirements.txt was made with. The redirection makes old
+# versions of make use a shell, where `command` exists.
+PYTHON ?= $(firstword $(shell command -v python3.11 2>/dev/null) python3)
+VENV := .venv
+INSTALLED := $(VENV)/installed
+BENCHMARKS := benchmarks/input_pipeline.py
+
+export KERAS_BACKEND ?= tensorflow
+# 3, because at 2 TensorFlow calls it an error that a machine has no GPU. Errors
+# that matter reach Python as exceptions.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+export PYTHONUNBUFFERED ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+venv: $(INSTALLED) ## Make .venv with the packages of requirements.txt
+
+# The stamp is written last, so an installation that was interrupted starts over,
+# and --clear leaves nothing of it.
+$(INSTALLED): requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  "Python 3.11 or newer is needed; $(PYTHON) is %d.%d. Name one that is: make PYTHON=python3.11" % v[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
+	  "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing requirements.txt into $(VENV): about 1 GB to download, 3 GB on disk ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+demo: venv ## Draw faces, train, evaluate, export, predict: demo_output/
+	@$(VENV)/bin/python examples/demo.py --output=demo_output
+
+test: venv ## Run the tests (those on real images: see .ci/run)
+	@$(VENV)/bin/python -m pytest
+
+lint: venv ## Check style and formatting
+	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m ruff format --check .
+
+bench: venv ## Run the benchmarks
+	@for file in $(BENCHMARKS); do \
+	  echo "== $$file" && $(VENV)/bin/python "$$file" || exit 1; done
+
+clean: ## Remove outputs and caches; .venv stays
+	@rm -rf demo_output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,246 @@
+"""Scores of answers against labels, with bootstrap intervals; numpy alone.
+
+Every score here is a function of column means over examples, so one
+resampling scheme serves them all: draw examples with replacement, average the
+columns again, apply the function again. Rows whose label is `MISSING` are left
+out before anything is counted, and a score without any label has no value: it
+is neither 0 nor NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from hydranet_tf.tasks import MISSING, Task
+
+LEVEL = 0.95
+RESAMPLES = 1_000
+CALIBRATION_BINS = 15
+# CS@5, the cumulative score of the age literature.
+TOLERANCE = 5.0
+
+OK = "ok"
+NO_LABELS = "no labels"
+
+# Resampled counts are made in blocks of about this many cells (16 MB each).
+_BLOCK_CELLS = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """How to read a score.
+
+    Attributes:
+        title: the words a report uses.
+        higher_is_better: `None` where neither direction is.
+        is_share: whether it is a share from 0 to 1; otherwise it has the
+            unit of its task.
+    """
+
+    title: str
+    higher_is_better: bool | None
+    is_share: bool
+
+
+MEANINGS: Mapping[str, Meaning] = {
+    "mae": Meaning("mean absolute error", False, False),
+    "cs5": Meaning("CS@5, share off by at most 5", True, True),
+    "bias": Meaning("bias (predicted minus label)", None, False),
+    "accuracy": Meaning("accuracy", True, True),
+    "balanced_accuracy": Meaning("balanced accuracy", True, True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A score and its interval.
+
+    Attributes:
+        n: labels that it rests on.
+        value: `None` where `n` is 0.
+        low, high: ends of the bootstrap interval at `LEVEL`; `None` below two
+            labels. Where all examples agree (say, all right) the interval has
+            no width: resampling cannot know what it has not seen.
+    """
+
+    n: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def to_json(self) -> dict:
+        status = OK if self.n else NO_LABELS
+        return {**dataclasses.asdict(self), "status": status}
+
+
+def present(labels: np.ndarray) -> np.ndarray:
+    """Mask [n] of the rows that have a label."""
+    return np.asarray(labels) != MISSING
+
+
+def bootstrap(
+    columns: np.ndarray,
+    statistics: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Score]:
+    """Percentile bootstrap of statistics of column means (Efron 1979).
+
+    Args:
+        columns: [n, k], one row an example, n >= 1.
+        statistics: from means [r, k] to a dict of values [r].
+        seed: each call starts its own generator from it, so that a score's
+            interval does not depend on which other scores are computed.
+        resamples: how many times the n examples are drawn again.
+    """
+    columns = np.asarray(columns, np.float64)
+    n = len(columns)
+    points = statistics(columns.mean(axis=0, keepdims=True))
+    if n < 2:
+        return {name: Score(n, float(value[0])) for name, value in points.items()}
+    random = np.random.default_rng(seed)
+    rows = max(1, _BLOCK_CELLS // n)
+    means = []
+    for start in range(0, resamples, rows):
+        r = min(rows, resamples - start)
+        drawn = random.integers(n, size=(r, n)) + np.arange(r)[:, None] * n
+        # How often each example was drawn, [r, n]: averaging all columns is
+        # then one matrix product.
+        times = np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n)
+        means.append(times.astype(np.float64) @ columns / n)
+    tail = (1 - LEVEL) / 2 * 100
+    drawn_values = statistics(np.concatenate(means))
+    scores = {}
+    for name, value in points.items():
+        low, high = np.percentile(drawn_values[name], [tail, 100 - tail])
+        scores[name] = Score(n, float(value[0]), float(low), float(high))
+    return scores
+
+
+def score(
+    task: Task, labels: np.ndarray, answers: np.ndarray, seed: int = 0
+) -> dict[str, Score]:
+    """All scores of one task.
+
+    Args:
+        task: decides which scores there are.
+        labels: [n], `MISSING` where absent.
+        answers: [n] in the task's unit, or probabilities [n, classes].
+
+    Returns:
+        `mae`, `cs5` and `bias` of a regression; `accuracy` and
+        `balanced_accuracy` (mean recall of the classes that occur) of a
+        classification.
+    """
+    kept = present(labels)
+    labels, answers = np.asarray(labels)[kept], np.asarray(answers)[kept]
+    if task.is_regression:
+        names, measure = ("mae", "cs5", "bias"), _score_numbers
+    else:
+        names, measure = ("accuracy", "balanced_accuracy"), _score_classes
+    if not len(labels):
+        return {name: Score(0) for name in names}
+    return measure(labels, answers, seed)
+
+
+def _score_numbers(labels, answers, seed) -> dict[str, Score]:
+    errors = answers.astype(np.float64) - labels.astype(np.float64)
+    columns = np.stack([np.abs(errors), np.abs(errors) <= TOLERANCE, errors], axis=1)
+    return bootstrap(
+        columns, lambda m: {"mae": m[:, 0], "cs5": m[:, 1], "bias": m[:, 2]}, seed
+    )
+
+
+def _score_classes(labels, answers, seed) -> dict[str, Score]:
+    classes = answers.shape[1]
+    is_class = labels[:, None] == np.arange(classes)
+    is_right = (answers.argmax(axis=1) == labels)[:, None]
+
+    def statistics(means):
+        share, right = means[:, :classes], means[:, classes:-1]
+        # A class that was not drawn has no recall and leaves the mean.
+        seen = share > 0
+        recall = np.divide(right, share, out=np.zeros_like(right), where=seen)
+        return {
+            "accuracy": means[:, -1],
+            "balanced_accuracy": recall.sum(axis=1) / seen.sum(axis=1),
+        }
+
+    columns = np.concatenate([is_class, is_class & is_right, is_right], axis=1)
+    return bootstrap(columns, statistics, seed)
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Counts [label, answer], int64, over the rows that have a label."""
+    kept = present(labels)
+    classes = probabilities.shape[1]
+    cells = np.asarray(labels)[kept] * classes + probabilities[kept].argmax(axis=1)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error and the bins behind it.
+
+    Attributes:
+        n: labels that it rests on.
+        error: `None` where `n` is 0.
+        edges: [bins + 1] of confidence.
+        counts: [bins] examples in each bin.
+        confidence, accuracy: [bins] means in each bin, NaN in an empty one.
+    """
+
+    n: int
+    error: float | None
+    edges: np.ndarray
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    def to_json(self) -> dict:
+        bins = [
+            {
+                "from": float(self.edges[i]),
+                "to": float(self.edges[i + 1]),
+                "n": int(count),
+                "confidence": float(self.confidence[i]) if count else None,
+                "accuracy": float(self.accuracy[i]) if count else None,
+            }
+            for i, count in enumerate(self.counts)
+        ]
+        status = OK if self.n else NO_LABELS
+        return {"ece": self.error, "n": self.n, "status": status, "bins": bins}
+
+
+def calibration(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
+) -> Calibration:
+    """Top-label calibration in equal-width bins (Guo et al. 2017, eq. 3).
+
+    A bin is open on the left and closed on the right, as in that paper. No
+    interval is given: resampling only adds to this error, so its percentiles
+    do not surround it.
+    """
+    kept = present(labels)
+    labels, probabilities = np.asarray(labels)[kept], probabilities[kept]
+    n = len(labels)
+    edges = np.linspace(0, 1, bins + 1)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    confidence_sums = np.bincount(place, weights=confidence, minlength=bins)
+    right_sums = np.bincount(place, weights=right, minlength=bins)
+    gaps = np.abs(confidence_sums - right_sums).sum()
+    empty = np.full(bins, np.nan)
+    return Calibration(
+        n=n,
+        error=float(gaps / n) if n else None,
+        edges=edges,
+        counts=counts,
+        confidence=np.divide(confidence_sums, counts, out=empty, where=counts > 0),
+        accuracy=np.divide(right_sums, counts, out=empty.copy(), where=counts > 0),
+    )

@@ -1,0 +1,91 @@
+"""Settings: defaults, checks, flags and JSON."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+
+from hydranet_tf import config
+from hydranet_tf.config import ConfigError, TrainingConfig
+
+
+def test_defaults_are_the_published_settings():
+    settings = TrainingConfig()
+    assert settings.backbone == "resnet34"
+    assert settings.batch_size == 32
+    assert settings.learning_rate == 3e-4
+    assert settings.weight_decay == 1e-5
+    assert settings.optimizer == "adam"
+    assert settings.loss_weights == "learned"
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"backbone": "vgg"}, "resnet34, resnet18, tiny"),
+        ({"optimizer": "rmsprop"}, "adam, adamw, sgd"),
+        ({"precision": "float8"}, "mixed_bfloat16"),
+        ({"epochs": 0}, "above 0"),
+        ({"learning_rate": -1.0}, "above 0"),
+        ({"image_size": 8}, "at least 32"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"patience": -1}, "0 or more"),
+        ({"epochs": 2, "warmup_epochs": 2.0}, "less than the 2 epochs"),
+        ({"loss_weights": "1,1"}, "three numbers"),
+        ({"loss_weights": "1,1,nan"}, "three numbers"),
+        ({"loss_weights": "equal"}, "three numbers"),
+    ],
+)
+def test_senseless_settings_are_refused(change, hint):
+    (name,) = set(change) - ({"epochs"} if len(change) > 1 else set())
+    with pytest.raises(ConfigError, match=hint) as caught:
+        TrainingConfig(**change)
+    assert f"--{name}" in str(caught.value)
+
+
+def test_fixed_loss_weights_are_read():
+    settings = TrainingConfig(loss_weights="0.1, 1,2")
+    assert settings.fixed_loss_weights() == (0.1, 1.0, 2.0)
+    assert TrainingConfig().fixed_loss_weights() is None
+
+
+def test_json_keeps_every_setting():
+    settings = TrainingConfig(width=48, xla=True, loss_weights="1,2,3")
+    assert TrainingConfig.from_json(settings.to_json()) == settings
+    with pytest.raises(ConfigError, match="wings"):
+        TrainingConfig.from_json('{"wings": 2}')
+
+
+def test_flags_are_the_settings(monkeypatch):
+    values = flags.FlagValues()
+    for kind in ("string", "integer", "float", "bool"):
+        define = getattr(flags, f"DEFINE_{kind}")
+        monkeypatch.setattr(
+            flags,
+            f"DEFINE_{kind}",
+            lambda *a, define=define, **k: define(*a, **k, flag_values=values),
+        )
+    define_enum = flags.DEFINE_enum
+    monkeypatch.setattr(
+        flags,
+        "DEFINE_enum",
+        lambda *a, **k: define_enum(*a, **k, flag_values=values),
+    )
+    config.define_flags()
+    values(["train.py"])
+    assert config.from_flags(values) == TrainingConfig()
+    values(["train.py", "--epochs=7", "--xla", "--optimizer=sgd", "--data=x.csv"])
+    assert config.from_flags(values) == TrainingConfig(
+        epochs=7, xla=True, optimizer="sgd", data="x.csv"
+    )
+
+
+def test_conflicts_name_what_differs_and_ignore_where_things_lie():
+    one = TrainingConfig()
+    moved = dataclasses.replace(one, data="elsewhere", cache="none", epochs=99)
+    assert one.conflicts(moved) == []
+    other = dataclasses.replace(one, batch_size=64, seed=1)
+    assert one.conflicts(other) == [
+        "--batch_size: 32 before, 64 now",
+        "--seed: 0 before, 1 now",
+    ]

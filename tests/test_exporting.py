@@ -1,0 +1,293 @@
+"""Exports as a user makes them: checked, recorded, never half made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from small_network import (
+    SIZE,
+    assert_same_answers,
+    encode,
+    random_images,
+    random_model,
+    write_workdir,
+)
+
+from hydranet_tf import exporting, litert, predictor, saved_model, sources
+from hydranet_tf.model import HydraNet, answer_model
+
+REPOSITORY = Path(exporting.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of drawn gradients with the names of UTKFace."""
+    folder = tmp_path_factory.mktemp("faces")
+    for i, image in enumerate(random_images(70)):
+        name = f"{20 + i}_{i % 2}_{i % 5}_{i}.jpg"
+        (folder / name).write_bytes(encode(image[: 30 + i % 10], "JPEG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(data):
+    return sources.open_source(str(data), "all")
+
+
+@pytest.fixture(scope="module")
+def run(model, data, tmp_path_factory):
+    """The folder of a run, and one export of it."""
+    folder = tmp_path_factory.mktemp("run")
+    write_workdir(model, folder / "workdir", data=str(data))
+    exporting.export_run(folder / "workdir", folder / "output", split="all")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_an_export_writes(run):
+    names = {name for name in contents(run / "output") if "variables" not in name}
+    assert names == {
+        "export.json",
+        "hydranet.json",
+        "hydranet.tflite",
+        "hydranet/1/assets/tasks.json",
+        "hydranet/1/fingerprint.pb",
+        "hydranet/1/saved_model.pb",
+    }
+
+
+@pytest.mark.parametrize("name", ["hydranet", "hydranet.tflite"])
+def test_what_is_exported_answers_as_the_run_does(model, run, name):
+    images = random_images(3)
+    expected = answer_model(model).predict_on_batch(images)
+    found = predictor.load(run / "output" / name).answers(images)
+    assert_same_answers(found, expected)
+
+
+def test_the_record_says_where_it_came_from_and_how_well_it_agrees(run, data):
+    record = json.loads((run / "output" / "export.json").read_text())
+    assert sorted(record) == ["hydranet.tflite", "hydranet/1"]
+    for entry in record.values():
+        assert entry["workdir"] == str(run / "workdir")
+        assert entry["checkpoint"] == "best-00000007"
+        assert entry["commit"] == "c0ffee"
+        assert entry["data"] == str(data)
+        assert entry["examples"] == 64
+        assert entry["image_size"] == SIZE
+        assert entry["versions"]["keras"] == keras.__version__
+        assert entry["largest_allowed"] == {"years": 0.01, "probability": 1e-4}
+    ways = record["hydranet/1"]["largest_difference_from_keras"]
+    assert sorted(ways) == ["image_bytes", "pixels"]
+    ways |= record["hydranet.tflite"]["largest_difference_from_keras"]
+    for differences in ways.values():
+        assert sorted(differences) == ["age", "gender", "race"]
+        assert 0 <= differences["age"] <= 0.01
+        assert 0 <= differences["gender"] <= 1e-4
+        assert 0 <= differences["race"] <= 1e-4
+
+
+@pytest.fixture
+def exported(run, tmp_path):
+    """A copy of the export, to export into again."""
+    return Path(shutil.copytree(run / "output", tmp_path / "exported"))
+
+
+def test_a_tflite_file_is_not_replaced_unasked(model, examples, exported):
+    before = contents(exported)
+    with pytest.raises(exporting.ExportError, match="exists already.*--overwrite"):
+        exporting.export(model, examples, exported)
+    assert contents(exported) == before
+
+
+def test_a_repeated_export_adds_a_version_and_replaces_the_tflite_file(
+    examples, exported
+):
+    before = contents(exported / "hydranet" / "1")
+    other = random_model(seed=1)
+    exporting.export(other, examples, exported, overwrite=True)
+    images = random_images(2)
+    expected = answer_model(other).predict_on_batch(images)
+    for name in ("hydranet/2", "hydranet.tflite"):
+        assert_same_answers(predictor.load(exported / name).answers(images), expected)
+    assert contents(exported / "hydranet" / "1") == before
+    record = json.loads((exported / "export.json").read_text())
+    assert {name: "workdir" in entry for name, entry in record.items()} == {
+        "hydranet/1": True,
+        "hydranet/2": False,
+        "hydranet.tflite": False,
+    }
+
+
+def written_from_other_weights(write):
+    """Makes a writer lose a little of one weight, as a faulty converter might."""
+
+    def broken(network, description, path):
+        bias = next(v for v in network.variables if v.path == "gender_logits/bias")
+        right = bias.numpy()
+        bias.assign(right + 0.005)
+        try:
+            write(network, description, path)
+        finally:
+            bias.assign(right)
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("broken", "repeated"), [("saved_model", False), ("litert", True)]
+)
+def test_an_artefact_that_differs_is_not_published(
+    model, examples, exported, tmp_path, monkeypatch, broken, repeated
+):
+    output = exported if repeated else tmp_path / "new"
+    before = contents(tmp_path)
+    write, name = exporting._WRITERS[broken]
+    monkeypatch.setitem(
+        exporting._WRITERS, broken, (written_from_other_weights(write), name)
+    )
+    with pytest.raises(exporting.ExportError, match="differently") as raised:
+        exporting.export(model, examples, output, overwrite=repeated)
+    assert f"{broken} by pixels" in str(raised.value)
+    assert contents(tmp_path) == before
+    assert output.exists() == repeated
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_swapped_classes_are_not_published(model, examples, tmp_path, monkeypatch):
+    def swapped(network, description, path):
+        answers = network.output
+        answers = {**answers, "race": answers["race"][:, ::-1]}
+        saved_model.write(keras.Model(network.inputs, answers), description, path)
+
+    monkeypatch.setitem(exporting._WRITERS, "saved_model", (swapped, "hydranet"))
+    with pytest.raises(exporting.ExportError, match="differently"):
+        exporting.export(model, examples, tmp_path / "output", ["saved_model"])
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_network_that_answers_nan_is_not_published(examples, tmp_path):
+    model = random_model()
+    model.network.get_layer("age_logits").bias.assign([np.nan])
+    with pytest.raises(exporting.ExportError, match="nan"):
+        exporting.export(model, examples, tmp_path / "output", ["litert"])
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_failure_while_writing_leaves_nothing(model, examples, tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(litert, "convert", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        exporting.export(model, examples, tmp_path / "output")
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = random_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert "bfloat16" in {layer.compute_dtype for layer in model.network.layers}
+    artefacts = exporting.export(model, examples, tmp_path)
+    images = random_images(3)
+    # The same weights in float32; 16 bits leave three digits.
+    full = HydraNet.from_config(model.get_config())
+    full.network.set_weights(model.network.get_weights())
+    expected = answer_model(full).predict_on_batch(images)
+    for artefact in artefacts:
+        assert_same_answers(predictor.load(artefact.path).answers(images), expected)
+    assert_same_answers(
+        answer_model(model).predict_on_batch(images), expected, 1.0, 0.02
+    )
+
+
+def test_a_bad_image_among_the_examples_does_not_stop_it(model, data, tmp_path):
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    (faces / "30_0_0_1.jpg").write_bytes(b"")
+    (faces / "31_0_0_2.jpg").write_bytes((data / "20_0_0_0.jpg").read_bytes())
+    examples = sources.open_source(str(faces), "all")
+    (artefact,) = exporting.export(model, examples, tmp_path / "out", ["litert"])
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record[artefact.path.name]["examples"] == 1
+
+
+def test_no_image_to_check_with(model, tmp_path):
+    (tmp_path / "30_0_0_1.jpg").write_bytes(b"no image")
+    examples = sources.open_source(str(tmp_path), "all")
+    with pytest.raises(exporting.ExportError, match="no image to check"):
+        exporting.export(model, examples, tmp_path / "output")
+
+
+def test_requests_that_are_refused_before_any_work(run, tmp_path, monkeypatch):
+    def refuse(message, output=tmp_path / "output", formats=("litert",)):
+        with pytest.raises(exporting.ExportError, match=message):
+            exporting.export_run(run / "workdir", output, formats)
+
+    refuse("out of saved_model, litert; got onnx", formats=["litert", "onnx"])
+    refuse("out of saved_model, litert; got none", formats=[])
+    (tmp_path / "file").write_text("")
+    refuse("file is a file", output=tmp_path / "file")
+    (tmp_path / "export.json").write_text("{")
+    refuse("cannot read .*export.json", output=tmp_path)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    refuse("TensorFlow backend; this is jax.*KERAS_BACKEND=tensorflow")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["export.json", "file"]
+
+
+def export_py(*arguments):
+    return subprocess.run(
+        [sys.executable, "export.py", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command(run, tmp_path):
+    output = tmp_path / "output"
+    arguments = [f"--workdir={run}/workdir", f"--output={output}", "--split=all"]
+    done = export_py(*arguments)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[-3:] == ["age", "gender", "race"]
+    assert [line.rsplit(maxsplit=3)[0] for line in lines[1:4]] == [
+        "saved_model by pixels",
+        "saved_model by image_bytes",
+        "litert by pixels",
+    ]
+    assert lines[4:] == [
+        f"wrote {output}/hydranet/1",
+        f"wrote {output}/hydranet.tflite",
+    ]
+
+    again = export_py(*arguments, "--format=litert,coreml")
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1] == (
+        "ExportError: expected formats out of saved_model, litert; got coreml"
+    )

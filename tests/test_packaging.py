@@ -1,0 +1,184 @@
+"""What is asked for, what is pinned, and what gets installed agree."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import hashlib
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import hydranet_tf
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SETUP_CFG = REPOSITORY / "setup.cfg"
+
+# Extras that the lock installs; the others are for machines of another kind.
+LOCKED_EXTRAS = ("dev",)
+# Asked for, though nothing of ours imports them; setup.cfg says what for.
+NEVER_IMPORTED = {"dill", "importlib-resources", "ruff", "setuptools"}
+
+
+def requirements() -> dict[str, list[str]]:
+    """The lines of `install_requires`, as `""`, and of every extra."""
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(SETUP_CFG)
+    groups = dict(config["options.extras_require"])
+    groups[""] = config["options"]["install_requires"]
+    return {name: text.strip().splitlines() for name, text in groups.items()}
+
+
+def pins() -> dict[str, Version]:
+    """The lock by canonical name; each line must be `name==version` alone."""
+    found = {}
+    for line in (REPOSITORY / "requirements.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            match = re.fullmatch(r"([\w.-]+)==([\w.+!]+)", line)
+            assert match, f"expected name==version, got {line!r}"
+            found[canonicalize_name(match[1])] = Version(match[2])
+    return found
+
+
+def unsatisfied(line: str, locked: dict[str, Version]) -> str:
+    """Why the lock does not give what `line` asks for, or nothing."""
+    wanted = Requirement(line)
+    version = locked.get(canonicalize_name(wanted.name))
+    if version is None:
+        return f"{wanted.name} is not pinned"
+    if version not in wanted.specifier:
+        return f"{line} is asked for, {version} pinned"
+    return ""
+
+
+def imported(folders: Iterable[str]) -> set[str]:
+    """The distributions that the Python files of some folders import from.
+
+    Args:
+        folders: below the repository; `""` for the scripts in its root.
+
+    Returns:
+        Canonical names, without the standard library and our own modules.
+    """
+    tops, own = set(), {"hydranet_tf"}
+    for folder in folders:
+        pattern = "**/*.py" if folder else "*.py"
+        for path in (REPOSITORY / folder).glob(pattern):
+            own.add(path.stem)
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    tops |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    tops.add(node.module.split(".")[0])
+    providers = importlib.metadata.packages_distributions()
+    found = set()
+    for top in tops - own - set(sys.stdlib_module_names):
+        (provider,) = set(providers.get(top, [top]))
+        # The CPU build of TensorFlow goes by another name.
+        found.add(canonicalize_name(provider).removesuffix("-cpu"))
+    return found
+
+
+def names(group: str) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements()[group]}
+
+
+def test_every_import_is_asked_for():
+    """Users go without the extra dev; whoever runs the tests has it."""
+    used = imported(["hydranet_tf", "datasets", "benchmarks", ""])
+    tested = imported(["tests", "datasets"])
+    assert {"tensorflow", "keras", "numpy"} <= used
+    assert used - names("") <= {"pytest"}, "a builder's test stands beside it"
+    assert tested <= names("") | names("dev")
+
+
+def test_everything_asked_for_is_used():
+    used = imported(["hydranet_tf", "datasets", "tests", "benchmarks", ""])
+    assert (names("") | names("dev")) - used == NEVER_IMPORTED
+
+
+@pytest.mark.parametrize(
+    "line", sorted(line for group in requirements().values() for line in group)
+)
+def test_every_requirement_says_what_for(line):
+    lines = [line.strip() for line in SETUP_CFG.read_text().splitlines()]
+    assert lines.count(line) == 1
+    assert lines[lines.index(line) - 1].startswith("# ")
+
+
+def test_the_lock_gives_what_is_asked_for():
+    groups = requirements()
+    wanted = groups[""] + [line for name in LOCKED_EXTRAS for line in groups[name]]
+    assert {"tensorflow", "keras"} <= {Requirement(line).name for line in wanted}
+    locked = pins()
+    assert [why for line in wanted if (why := unsatisfied(line, locked))] == []
+
+
+def test_a_wrong_lock_is_seen():
+    locked = {"keras": Version("3.1"), "importlib-resources": Version("7")}
+    assert unsatisfied("keras>=3.13,<4", locked) == (
+        "keras>=3.13,<4 is asked for, 3.1 pinned"
+    )
+    assert unsatisfied("numpy>=2", locked) == "numpy is not pinned"
+    assert unsatisfied("importlib_resources>=6", locked) == ""
+
+
+def test_versions_agree():
+    citation = (REPOSITORY / "CITATION.cff").read_text()
+    cited = re.search(r"^version: (\S+)$", citation, re.MULTILINE)
+    assert cited and cited[1] == hydranet_tf.__version__
+
+
+def test_the_licence_is_apache_2_unchanged():
+    """The hash is that of www.apache.org/licenses/LICENSE-2.0.txt."""
+    text = (REPOSITORY / "LICENSE").read_bytes()
+    assert hashlib.sha256(text).hexdigest() == (
+        "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    )
+
+
+def test_the_wheel_holds_the_package_alone(tmp_path):
+    """Built from a copy, because a build leaves folders where it runs."""
+    source = tmp_path / "source"
+    # What must stay out goes into the copy too, data and outputs left aside.
+    for folder in ("hydranet_tf", "datasets", "tests", "benchmarks"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            copy = source / path.relative_to(REPOSITORY)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    for path in [*REPOSITORY.iterdir(), REPOSITORY / "hydranet_tf" / "py.typed"]:
+        if path.is_file():
+            shutil.copyfile(path, source / path.relative_to(REPOSITORY))
+    # The build's own hook rather than pip: no network, no environment to make.
+    script = "import setuptools.build_meta as b; b.build_wheel('../wheels')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=source, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    version = hydranet_tf.__version__
+    metadata = f"hydranet_tf-{version}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        text = archive.read(f"{metadata}/METADATA").decode()
+
+    package = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "hydranet_tf").rglob("*.py")
+    }
+    assert {n for n in names if not n.startswith(metadata)} == package | {
+        "hydranet_tf/py.typed"
+    }
+    assert f"{metadata}/licenses/LICENSE" in names
+    assert f"\nVersion: {version}\n" in text
+    assert "\nRequires-Python: >=3.11\n" in text

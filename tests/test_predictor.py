@@ -1,0 +1,272 @@
+"""One predictor for a workdir, a SavedModel and a .tflite file."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_network import (
+    SIZE,
+    assert_same_answers,
+    encode,
+    random_images,
+    random_model,
+    write_workdir,
+)
+
+from hydranet_tf import (
+    litert,
+    pipeline,
+    predictor,
+    preprocessing,
+    saved_model,
+    sources,
+)
+from hydranet_tf.model import answer_model
+from hydranet_tf.tasks import TASKS
+
+KINDS = ("workdir", "saved_model", "litert")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def paths(model, tmp_path_factory):
+    """The same network as each kind of thing that can be loaded."""
+    folder = tmp_path_factory.mktemp("kinds")
+    write_workdir(model, folder / "run")
+    description = saved_model.describe(model.tasks, SIZE)
+    network = answer_model(model)
+    saved_model.write(network, description, folder / "served" / "1")
+    litert.write(network, description, folder / "phone.tflite")
+    return {
+        "workdir": folder / "run",
+        "saved_model": folder / "served" / "1",
+        "litert": folder / "phone.tflite",
+    }
+
+
+@pytest.fixture(scope="module")
+def predictors(paths):
+    return {kind: predictor.load(path) for kind, path in paths.items()}
+
+
+def test_one_jpeg_gets_the_same_answers_on_every_way(
+    model, paths, predictors, tmp_path
+):
+    oblong = np.concatenate(random_images(3), axis=1)
+    turned = oblong.transpose(1, 0, 2)
+    for name, image in (("30_0_2_a.jpg", oblong), ("8_1_4_b.jpg", turned)):
+        (tmp_path / name).write_bytes(encode(image, "JPEG"))
+    faces = pipeline.load_faces(sources.open_source(str(tmp_path), "all"), SIZE)
+    ((images, _),) = pipeline.evaluation_batches(faces, 2)
+    expected = answer_model(model).predict_on_batch(images)
+    # Two different images: an answer that ignored its input would be seen.
+    assert abs(expected["age"][0] - expected["age"][1]) > 0.1
+
+    encoded = [faces.examples.read(i) for i in range(2)]
+    serve = tf.saved_model.load(str(paths["saved_model"])).signatures
+    assert_same_answers(
+        serve["serving_default"](image_bytes=tf.constant(encoded)), expected
+    )
+    pixels = np.stack(
+        [preprocessing.decode_and_resize(e, SIZE).numpy() for e in encoded]
+    )
+    assert_same_answers(serve["pixels"](images=tf.constant(pixels)), expected)
+    for loaded in predictors.values():
+        assert_same_answers(loaded.answers(pixels), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_predictor_knows_its_tasks_and_size(predictors, kind):
+    assert predictors[kind].tasks == TASKS
+    assert predictors[kind].image_size == SIZE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [0, 1, 2, 32, 33])
+def test_any_number_of_images(model, predictors, kind, n):
+    images = random_images(n + 1)[:n]
+    found = predictors[kind].answers(images)
+    assert {name: values.shape for name, values in found.items()} == {
+        "age": (n,),
+        "gender": (n, 2),
+        "race": (n, 5),
+    }
+    assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
+    if n:
+        assert_same_answers(found, answer_model(model).predict_on_batch(images))
+
+
+@pytest.mark.parametrize("kind", ["workdir", "saved_model"])
+def test_nothing_compiles_again(predictors, kind):
+    sizes = set()
+
+    def run(images):
+        sizes.add(len(images))
+        return predictors[kind].run(images)
+
+    watched = dataclasses.replace(predictors[kind], run=run)
+    for n in (1, 5, 31, 40, 65):
+        watched.answers(random_images(n))
+    assert sizes == {1, 32}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_get_their_own_answers(predictors, kind):
+    batches = [random_images(2, seed) for seed in range(24)]
+    expected = [predictors[kind].answers(batch) for batch in batches]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(predictors[kind].answers, batches))
+    for one, other in zip(found, expected, strict=True):
+        assert_same_answers(one, other)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        random_images(2).astype(np.float32),
+        random_images(2)[:, 1:],
+        random_images(1)[0],
+        np.zeros((2, SIZE, SIZE, 1), np.uint8),
+    ],
+    ids=["float", "oblong", "no batch", "grey"],
+)
+def test_other_images_are_refused(predictors, images):
+    with pytest.raises(ValueError, match=rf"uint8 images .* {SIZE}, {SIZE}, 3\].*got"):
+        predictors["litert"].answers(images)
+
+
+def test_a_folder_of_versions_gives_the_highest(paths, tmp_path):
+    other = random_model(seed=1)
+    for version in ("2", "9"):
+        shutil.copytree(paths["saved_model"], tmp_path / version)
+    description = saved_model.describe(other.tasks, SIZE)
+    saved_model.write(answer_model(other), description, tmp_path / "10")
+    images = random_images(2)
+    expected = answer_model(other).predict_on_batch(images)
+    assert_same_answers(predictor.load(tmp_path).answers(images), expected)
+
+
+def test_a_tflite_file_needs_neither_tensorflow_nor_keras(paths):
+    script = f"""
+import sys
+import numpy as np
+from hydranet_tf import predictor
+
+loaded = predictor.load({str(paths["litert"])!r})
+loaded.answers(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))
+assert not {{"tensorflow", "keras"}} & set(sys.modules)
+"""
+    root = Path(predictor.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+
+
+def refuse(path, *parts):
+    """Expects a `LoadError` whose message holds each of `parts`."""
+    with pytest.raises(predictor.LoadError) as raised:
+        predictor.load(path)
+    for part in (str(path), *parts):
+        assert part in str(raised.value)
+
+
+def test_other_paths_are_refused_naming_the_three_kinds(tmp_path):
+    kinds = ("workdir", "SavedModel", ".tflite")
+    refuse(tmp_path / "nowhere", *kinds, "does not exist")
+    (tmp_path / "empty").mkdir()
+    refuse(tmp_path / "empty", *kinds, "an empty folder")
+    (tmp_path / "model.keras").write_bytes(b"")
+    refuse(tmp_path / "model.keras", *kinds, "another kind of file")
+    (tmp_path / "1").mkdir()
+    refuse(tmp_path, *kinds, "a folder with 1, empty, model.keras")
+
+
+def test_a_workdir_whose_checkpoints_are_damaged(paths, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(paths["workdir"], workdir)
+    for weights in workdir.glob("checkpoints/*/model.weights.h5"):
+        weights.write_bytes(weights.read_bytes()[:-1])
+    refuse(workdir, "whole")
+
+
+@pytest.fixture
+def phone(paths, tmp_path):
+    """A copy of the .tflite file and its description, to be damaged."""
+    for suffix in (".tflite", ".json"):
+        shutil.copy(paths["litert"].with_suffix(suffix), tmp_path)
+    return tmp_path / "phone.tflite"
+
+
+def test_a_tflite_file_that_was_cut_short(phone):
+    phone.write_bytes(phone.read_bytes()[:-100])
+    refuse(phone, "sha256", "damaged")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model" * 9])
+def test_a_file_that_is_no_model_at_all(phone, content):
+    phone.write_bytes(content)
+    sidecar = phone.with_suffix(".json")
+    description = json.loads(sidecar.read_text())
+    description["sha256"] = hashlib.sha256(content).hexdigest()
+    sidecar.write_text(json.dumps(description))
+    refuse(phone, "LiteRT cannot run")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (None, "phone.json"),
+        ("{", "phone.json"),
+        ("[]", "phone.json"),
+        ('{"image_size": 40}', "tasks"),
+        ('{"image_size": 40, "tasks": [{"name": "age"}]}', "tasks"),
+    ],
+)
+def test_a_tflite_file_without_a_usable_description(phone, text, part):
+    sidecar = phone.with_suffix(".json")
+    sidecar.unlink()
+    if text is not None:
+        sidecar.write_text(text)
+    with pytest.raises(predictor.LoadError, match=part):
+        predictor.load(phone)
+
+
+def test_a_description_of_other_tasks(phone):
+    sidecar = phone.with_suffix(".json")
+    sidecar.write_text(sidecar.read_text().replace('"gender"', '"glasses"'))
+    refuse(phone, "glasses", "another export")
+
+
+def test_a_saved_model_that_is_damaged(paths, tmp_path):
+    folder = tmp_path / "1"
+    shutil.copytree(paths["saved_model"], folder)
+    (variables,) = folder.glob("variables/*.data-*")
+    variables.write_bytes(variables.read_bytes()[:100])
+    refuse(folder, "cannot read the SavedModel")
+    (folder / "assets" / "tasks.json").unlink()
+    with pytest.raises(predictor.LoadError, match=r"tasks\.json.*export"):
+        predictor.load(folder)
+
+
+def test_a_saved_model_of_somebody_else(paths, tmp_path):
+    module = tf.Module()
+    module.double = tf.function(
+        lambda x: 2 * x, input_signature=[tf.TensorSpec([], tf.float32)]
+    )
+    folder = tmp_path / "1"
+    tf.saved_model.save(module, str(folder), signatures={"double": module.double})
+    (folder / "assets").mkdir(exist_ok=True)
+    shutil.copy(paths["saved_model"] / "assets" / "tasks.json", folder / "assets")
+    refuse(folder, "'pixels'", "['double']")

@@ -1,0 +1,300 @@
+"""Training runs: what they write, resume, refuse and learn."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import synthetic
+
+from hydranet_tf import checkpoints, pipeline, sources, training
+from hydranet_tf.callbacks import TrainingDiverged
+from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.metrics import task_metrics
+from hydranet_tf.tasks import TASKS
+from hydranet_tf.training import WorkdirError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return synthetic.write_folder(tmp_path_factory.mktemp("faces"), 60, side=32)
+
+
+@pytest.fixture
+def settings(folder):
+    return TrainingConfig(
+        data=str(folder),
+        split_lists=str(folder / "splits"),
+        backbone="tiny",
+        image_size=32,
+        epochs=2,
+        batch_size=12,
+        optimizer="adamw",
+        learning_rate=1e-3,
+    )
+
+
+def log(workdir):
+    lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_run_writes_what_is_needed_to_repeat_it(settings, tmp_path, capsys):
+    training.train(settings, tmp_path)
+    assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == (
+        settings
+    )
+    run = json.loads((tmp_path / "run.json").read_text())
+    part = sources.open_source(settings.data, "train", split_lists=settings.split_lists)
+    assert run["data"]["train"]["digest"] == part.digest()
+    assert run["data"]["train"]["examples"] == len(part) == 36
+    assert run["versions"]["keras"] == keras.__version__
+    rows = log(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["step"] for row in rows] == [3, 6]
+    for name in ("loss", "age_mae", "val_age_mae", "val_race_accuracy", "alpha",
+                 "beta", "gamma", "learning_rate", "images_per_second"):  # fmt: skip
+        assert all(math.isfinite(row[name]) for row in rows), name
+    found = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert {"last-00000003", "last-00000006"} <= found
+    printed = capsys.readouterr().out
+    assert "epoch 2/2" in printed and "alpha" in printed and "img/s" in printed
+
+
+def test_tensorboard_shows_the_task_weights(settings, tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+
+    training.train(settings, tmp_path)
+    events = event_accumulator.EventAccumulator(
+        str(tmp_path / "tensorboard" / "train"), size_guidance={"tensors": 0}
+    )
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    for name in ("epoch_alpha", "epoch_beta", "epoch_gamma", "epoch_age_mae"):
+        assert len(events.Tensors(name)) == 2 and name in tags
+
+
+def test_logged_scores_are_those_of_the_checkpoint(settings, tmp_path):
+    training.train(settings, tmp_path)
+    model = checkpoints.load_model(tmp_path, checkpoints.LAST)
+    part = sources.open_source(
+        settings.data, "validation", split_lists=settings.split_lists
+    )
+    faces = pipeline.load_faces(part, 32)
+    logits = model.predict(faces.images, verbose=0)
+    error = np.abs(logits["age"] - part.labels["age"]).mean()
+    right = (logits["race"].argmax(-1) == part.labels["race"]).mean()
+    row = log(tmp_path)[-1]
+    assert row["val_age_mae"] == pytest.approx(error, rel=1e-4)
+    assert row["val_race_accuracy"] == pytest.approx(right, rel=1e-4)
+    assert row["alpha"] == pytest.approx(model.task_weights()["alpha"])
+
+
+def weights_of(workdir, step):
+    model = checkpoints.load_model(workdir, checkpoints.LAST)
+    folder = workdir / "checkpoints" / f"last-{step:08d}"
+    with np.load(folder / "training.npz", allow_pickle=False) as saved:
+        others = [saved[name] for name in sorted(saved.files)]
+    return [*model.get_weights(), *others]
+
+
+def test_killed_and_resumed_equals_unbroken(settings, tmp_path):
+    """Kill -9 somewhere after the second epoch, then the same command."""
+    command = [sys.executable, str(ROOT / "train.py")]
+    values = dataclasses.asdict(settings)
+    values.update(epochs=6, deterministic=True, augmentation="strong",
+                  schedule="cosine", warmup_epochs=1.0, dropout=0.1)  # fmt: skip
+    command += [f"--{name}={value}" for name, value in values.items()]
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    subprocess.run([*command, f"--workdir={unbroken}"], check=True, **quiet)
+
+    run = subprocess.Popen([*command, f"--workdir={broken}"], **quiet)
+    patience = time.monotonic() + 120
+    while not (broken / "checkpoints" / "last-00000006").exists():
+        assert run.poll() is None, run.stderr.read().decode()
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    assert len(log(broken)) < 6
+    subprocess.run([*command, f"--workdir={broken}"], check=True, **quiet)
+
+    for a, b in zip(weights_of(unbroken, 18), weights_of(broken, 18), strict=True):
+        np.testing.assert_array_equal(a, b)
+    measured = {"seconds", "images_per_second"}
+    one, other = (
+        [{k: v for k, v in row.items() if k not in measured} for row in log(w)]
+        for w in (unbroken, broken)
+    )
+    assert one == other
+
+
+def test_finished_run_is_not_trained_again_unless_longer(settings, tmp_path):
+    training.train(settings, tmp_path)
+    training.train(settings, tmp_path)
+    assert len(log(tmp_path)) == 2
+    training.train(dataclasses.replace(settings, epochs=3), tmp_path)
+    assert [row["step"] for row in log(tmp_path)] == [3, 6, 9]
+
+
+def test_log_lines_after_the_checkpoint_are_dropped(settings, tmp_path):
+    training.train(settings, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "step": 9}\n{"epoch": 4, "st')
+    training.train(dataclasses.replace(settings, epochs=3), tmp_path)
+    assert [row["epoch"] for row in log(tmp_path)] == [1, 2, 3]
+    assert "loss" in log(tmp_path)[-1]
+
+
+def test_other_settings_do_not_touch_a_workdir(settings, tmp_path):
+    training.train(settings, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    other = dataclasses.replace(settings, learning_rate=5e-4)
+    with pytest.raises(WorkdirError, match="--learning_rate: 0.001 before"):
+        training.train(other, tmp_path)
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+
+
+def test_other_data_do_not_resume_a_run(settings, tmp_path):
+    training.train(settings, tmp_path / "run")
+    folder = synthetic.write_folder(tmp_path / "others", 60, side=32, seed=9)
+    moved = dataclasses.replace(
+        settings, data=str(folder), split_lists=str(folder / "splits"), epochs=3
+    )
+    with pytest.raises(WorkdirError, match="not what this run began with"):
+        training.train(moved, tmp_path / "run")
+
+
+def test_folder_with_other_things_is_refused(settings, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(WorkdirError, match="not empty"):
+        training.train(settings, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_workdir_that_cannot_be_written(settings, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WorkdirError, match="cannot write to workdir"):
+        training.train(settings, tmp_path / "file" / "run")
+
+
+def test_unknown_monitor_names_the_known(settings, tmp_path):
+    with pytest.raises(ConfigError, match="age_mae, gender_accuracy"):
+        training.train(dataclasses.replace(settings, monitor="beauty"), tmp_path)
+
+
+def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, tmp_path):
+    training.train(settings, tmp_path)
+    # A label that no reading lets through, so that epoch 3 meets a NaN.
+    settings = dataclasses.replace(settings, epochs=4)
+    part = sources.open_source(settings.data, "train", split_lists=settings.split_lists)
+    poisoned = {**part.labels, "age": np.full(len(part), np.nan, "float32")}
+    load = training._load
+
+    def poison(config, split):
+        faces = load(config, split)
+        if split == "validation":
+            return faces
+        examples = dataclasses.replace(faces.examples, labels=poisoned)
+        object.__setattr__(examples, "digest", part.digest)
+        return dataclasses.replace(faces, examples=examples)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_load", poison)
+        with pytest.raises(TrainingDiverged, match="became nan at step 7"):
+            training.train(settings, tmp_path)
+    assert len(log(tmp_path)) == 2
+    model = training.train(settings, tmp_path)
+    assert [row["epoch"] for row in log(tmp_path)] == [1, 2, 3, 4]
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_early_stopping_counts_across_a_resume(settings, tmp_path, monkeypatch):
+    # Nothing is ever better than the first epoch.
+    monkeypatch.setattr(
+        checkpoints, "better", lambda monitor, score, best: best is None
+    )
+    settings = dataclasses.replace(settings, epochs=2, patience=3)
+    training.train(settings, tmp_path)
+    training.train(dataclasses.replace(settings, epochs=9), tmp_path)
+    assert [row["epoch"] for row in log(tmp_path)] == [1, 2, 3, 4]
+    training.train(dataclasses.replace(settings, epochs=9), tmp_path)
+    assert len(log(tmp_path)) == 4
+
+
+def test_32_faces_are_learned_by_heart(tmp_path):
+    folder = synthetic.write_folder(tmp_path, 32, side=32)
+    faces = pipeline.load_faces(sources.open_source(str(folder), "all"), 32)
+    config = TrainingConfig(
+        backbone="tiny", image_size=32, augmentation="none", batch_size=32,
+        optimizer="adam", learning_rate=3e-3, schedule="cosine", epochs=200,
+    )  # fmt: skip
+    model = training.build_model(config, faces)
+    training.compile_model(model, config, steps_per_epoch=1)
+    batches = pipeline.training_batches(faces, 32, seed=0)
+    model.fit(batches, steps_per_epoch=200, verbose=0, shuffle=False)
+    scores = model.evaluate(
+        pipeline.evaluation_batches(faces, 32), return_dict=True, verbose=0
+    )
+    assert scores["gender_accuracy"] > 0.95
+    assert scores["race_accuracy"] > 0.95
+    assert scores["age_mae"] < 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    # Steps 0, 5, 10, 55 and 100 of ten epochs with ten steps each.
+    [
+        ("constant", 0.0, (1, 1, 1, 1, 1)),
+        ("constant", 1.0, (0, 0.5, 1, 1, 1)),
+        ("cosine", 1.0, (0, 0.5, 1, 0.5, 0)),
+    ],
+)
+def test_schedules_by_hand(schedule, warmup, expected):
+    config = TrainingConfig(
+        schedule=schedule, warmup_epochs=warmup, epochs=10, learning_rate=0.2
+    )
+    optimizer = training.make_optimizer(config, steps_per_epoch=10)
+    found = []
+    for step in (0, 5, 10, 55, 100):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate) / 0.2)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_decay_shrinks_kernels_and_nothing_else(settings, optimizer):
+    config = dataclasses.replace(
+        settings, optimizer=optimizer, weight_decay=0.5, learning_rate=0.1
+    )
+    part = sources.open_source(settings.data, "all")
+    model = training.build_model(config, pipeline.load_faces(part, 32))
+    training.compile_model(model, config, steps_per_epoch=1)
+    # Within the bound of the log-variances.
+    for weight in model.trainable_variables:
+        weight.assign(np.full(weight.shape, 0.25))
+    zeros = [np.zeros(w.shape, "float32") for w in model.trainable_variables]
+    model.optimizer.apply(
+        [keras.ops.convert_to_tensor(z) for z in zeros], model.trainable_variables
+    )
+    for weight in model.trainable_variables:
+        expected = 0.25 * (0.95 if weight.name == "kernel" else 1.0)
+        np.testing.assert_allclose(weight, expected, rtol=1e-6, err_msg=weight.path)
+
+
+def test_compiled_scores_are_those_of_the_tasks(settings):
+    part = sources.open_source(settings.data, "all")
+    model = training.build_model(settings, pipeline.load_faces(part, 32))
+    training.compile_model(model, settings, steps_per_epoch=1)
+    assert set(task_metrics(TASKS)) == set(model.output)
