@@ -36,9 +36,9 @@ def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from hydranet_tf import pipeline, predictor, preprocessing, sources
+    from hydranet_tf import pipeline, preprocessing, runtimes, sources
 
-    model = predictor.load(tflite)
+    model = runtimes.load(tflite)
     examples = sources.open_source("drawn_faces", "test", data_dir=str(data_dir))
     faces = pipeline.load_faces(examples.select(range(10)), model.image_size)
     answers = model.answers(faces.images)

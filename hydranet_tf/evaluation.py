@@ -25,9 +25,9 @@ from hydranet_tf import (
     breakdown,
     checkpoints,
     pipeline,
-    predictor,
     report,
     report_pictures,
+    runtimes,
     scores,
     sources,
 )
@@ -46,7 +46,7 @@ WORKDIR, SAVED_MODEL, LITERT = "workdir", "saved_model", "litert"
 
 # What a wrong path, wrong data or a wrong model raises; each says what to do.
 ERRORS = (
-    predictor.LoadError,
+    runtimes.LoadError,
     checkpoints.CheckpointError,
     sources.SourceError,
     pipeline.BadImagesError,
@@ -85,7 +85,7 @@ def evaluate_model(
         The content of `report.json`.
 
     Raises:
-        predictor.LoadError, checkpoints.CheckpointError: if the path holds
+        runtimes.LoadError, checkpoints.CheckpointError: if the path holds
             no whole model.
         sources.SourceError: if the data cannot be read.
         pipeline.BadImagesError: if too many images cannot be decoded.
@@ -93,7 +93,7 @@ def evaluate_model(
         EvaluationError: if the model's answers do not fit the labels.
     """
     output = report.prepare(output)
-    loaded = predictor.load(model_path)
+    loaded = runtimes.load(model_path)
     _check_tasks(loaded.tasks)
     opened = sources.open_source(
         data, split, data_dir=data_dir, split_lists=split_lists
@@ -139,7 +139,7 @@ def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
 
 
 def predict(
-    loaded: predictor.Predictor, faces: pipeline.Faces, batch_size: int
+    loaded: runtimes.Runtime, faces: pipeline.Faces, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Answers for all faces, in their order, under a progress bar."""
     parts = []
@@ -252,7 +252,7 @@ def _about_model(path: Path, tasks: Sequence[Task]) -> dict[str, Any]:
     if path.is_file():
         about["kind"] = LITERT
     elif (path / "config.json").is_file():
-        # The one that predictor.load takes.
+        # The one that runtimes.load takes.
         folder, progress = checkpoints.newest(path, checkpoints.BEST)
         about = {"kind": WORKDIR, "checkpoint": folder.name, "epoch": progress.epoch}
         weights = loss_weights(path, tasks, progress.epoch)

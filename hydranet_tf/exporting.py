@@ -29,7 +29,7 @@ from hydranet_tf import (
     checkpoints,
     litert,
     pipeline,
-    predictor,
+    runtimes,
     saved_model,
     sources,
 )
@@ -170,7 +170,7 @@ def export(
     _check_request(output, formats, overwrite)
     model = _in_float32(model)
     images, encoded = _parity_examples(examples, model.image_size)
-    expected = predictor.from_model(model).answers(images)
+    expected = runtimes.from_model(model).answers(images)
     network = answer_model(model)
     description = saved_model.describe(model.tasks, model.image_size)
     origin = {
@@ -220,7 +220,7 @@ def _publish(staged: Path, output: Path) -> Path:
     if not staged.is_dir():
         target = output / staged.name
         # The description first: in between, the two do not fit together and
-        # the predictor says so instead of naming classes wrongly.
+        # the runtime says so instead of naming classes wrongly.
         os.replace(staged.with_suffix(".json"), target.with_suffix(".json"))
         os.replace(staged, target)
         return target
@@ -315,7 +315,7 @@ def _parity(
     tasks: Sequence[Task],
 ) -> dict[str, dict[str, float]]:
     """Largest differences by way into the artefact and by task."""
-    found = {"pixels": predictor.load(path).answers(images)}
+    found = {"pixels": runtimes.load(path).answers(images)}
     if path.is_dir():
         serve = tf.saved_model.load(str(path))
         outputs = serve.signatures[saved_model.ENCODED](

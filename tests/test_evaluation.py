@@ -21,8 +21,8 @@ from hydranet_tf import (
     exporting,
     findings,
     pipeline,
-    predictor,
     report,
+    runtimes,
     sources,
     training,
 )
@@ -495,9 +495,9 @@ def test_too_many_bad_images_stop_it(trained, tmp_path):
 
 def test_a_model_with_other_classes_is_refused(trained, tmp_path, monkeypatch):
     swapped = Task("gender", BINARY, "beta", classes=("female", "male"))
-    loaded = predictor.load(trained / "run")
-    other = predictor.Predictor((AGE, swapped, RACE), 32, 4, loaded.run)
-    monkeypatch.setattr(predictor, "load", lambda path: other)
+    loaded = runtimes.load(trained / "run")
+    other = runtimes.Runtime((AGE, swapped, RACE), 32, 4, loaded.run)
+    monkeypatch.setattr(runtimes, "load", lambda path: other)
     with pytest.raises(findings.EvaluationError, match="male.*female.*female.*male"):
         evaluate(trained, trained / "run", tmp_path)
 

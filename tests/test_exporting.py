@@ -22,7 +22,7 @@ from small_network import (
     write_workdir,
 )
 
-from hydranet_tf import exporting, litert, predictor, saved_model, sources
+from hydranet_tf import exporting, litert, runtimes, saved_model, sources
 from hydranet_tf.model import HydraNet, answer_model
 
 REPOSITORY = Path(exporting.__file__).parents[1]
@@ -82,7 +82,7 @@ def test_what_an_export_writes(run):
 def test_what_is_exported_answers_as_the_run_does(model, run, name):
     images = random_images(3)
     expected = answer_model(model).predict_on_batch(images)
-    found = predictor.load(run / "output" / name).answers(images)
+    found = runtimes.load(run / "output" / name).answers(images)
     assert_same_answers(found, expected)
 
 
@@ -130,7 +130,7 @@ def test_a_repeated_export_adds_a_version_and_replaces_the_tflite_file(
     images = random_images(2)
     expected = answer_model(other).predict_on_batch(images)
     for name in ("hydranet/2", "hydranet.tflite"):
-        assert_same_answers(predictor.load(exported / name).answers(images), expected)
+        assert_same_answers(runtimes.load(exported / name).answers(images), expected)
     assert contents(exported / "hydranet" / "1") == before
     record = json.loads((exported / "export.json").read_text())
     assert {name: "workdir" in entry for name, entry in record.items()} == {
@@ -219,7 +219,7 @@ def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
     full.network.set_weights(model.network.get_weights())
     expected = answer_model(full).predict_on_batch(images)
     for artefact in artefacts:
-        assert_same_answers(predictor.load(artefact.path).answers(images), expected)
+        assert_same_answers(runtimes.load(artefact.path).answers(images), expected)
     assert_same_answers(
         answer_model(model).predict_on_batch(images), expected, 1.0, 0.02
     )

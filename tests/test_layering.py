@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Files made of a model; the one that answers from any of them, or from a
     # workdir; and the one that makes them and checks their answers.
     ("saved_model", "litert"),
-    ("predictor",),
+    ("runtimes",),
     ("exporting",),
     # Scores of answers, by group, what they say, how that is written and drawn.
     ("scores",),
@@ -64,7 +64,7 @@ MAY_IMPORT_TENSORFLOW = {
     "pipeline",
     "saved_model",
     "litert",
-    "predictor",
+    "runtimes",
     "exporting",
     # For tf.config.enable_op_determinism, on that backend alone.
     "training",
@@ -135,8 +135,8 @@ def test_imports_point_one_way(name):
 
 
 def test_a_forbidden_edge_is_seen():
-    late = "def f():\n    from hydranet_tf import predictor\n"
-    assert modules_imported(late) == {"predictor"}
+    late = "def f():\n    from hydranet_tf import runtimes\n"
+    assert modules_imported(late) == {"runtimes"}
     assert forbidden_edges("losses", late)
     assert forbidden_edges("losses", "import hydranet_tf.model")
     assert forbidden_edges("losses", "from hydranet_tf.losses import x")

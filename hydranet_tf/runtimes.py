@@ -1,7 +1,7 @@
 """Answers from anything that was trained or exported here.
 
 `load` takes a workdir, a SavedModel folder or a .tflite file and gives the same
-`Predictor`: pixels in, answers by task name out. A .tflite file needs
+`Runtime`: pixels in, answers by task name out. A .tflite file needs
 neither TensorFlow nor Keras to be installed beside LiteRT's runtime.
 """
 
@@ -37,11 +37,11 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class LoadError(ValueError):
-    """A path from which no predictor can be made; the message says why."""
+    """A path from which no runtime can be made; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictor:
+class Runtime:
     """A network that is ready to answer; may be called from several threads.
 
     Attributes:
@@ -100,7 +100,7 @@ class Predictor:
         return {name: values[:n] for name, values in self.run(padded).items()}
 
 
-def load(path: str | Path) -> Predictor:
+def load(path: str | Path) -> Runtime:
     """Loads a workdir, a SavedModel or a .tflite file.
 
     Args:
@@ -130,7 +130,7 @@ def load(path: str | Path) -> Predictor:
     raise LoadError(f"expected {_KINDS}; got {path}, {found}")
 
 
-def from_model(model: HydraNet) -> Predictor:
+def from_model(model: HydraNet) -> Runtime:
     """Wraps a Keras model in memory, under any backend."""
     from hydranet_tf.model import answer_model
 
@@ -143,10 +143,10 @@ def from_model(model: HydraNet) -> Predictor:
         with lock:
             return answers.predict_on_batch(images)
 
-    return Predictor(tuple(model.tasks), model.image_size, _BATCH_SIZE, run)
+    return Runtime(tuple(model.tasks), model.image_size, _BATCH_SIZE, run)
 
 
-def _load_workdir(path: Path) -> Predictor:
+def _load_workdir(path: Path) -> Runtime:
     from hydranet_tf import checkpoints
 
     try:
@@ -168,7 +168,7 @@ def _saved_model_in(path: Path) -> Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _load_saved_model(folder: Path) -> Predictor:
+def _load_saved_model(folder: Path) -> Runtime:
     import tensorflow as tf
 
     from hydranet_tf import saved_model
@@ -196,10 +196,10 @@ def _load_saved_model(folder: Path) -> Predictor:
         outputs = loaded.signatures[saved_model.PIXELS](images=tf.constant(images))
         return {name: output.numpy() for name, output in outputs.items()}
 
-    return Predictor(tasks, image_size, _BATCH_SIZE, run)
+    return Runtime(tasks, image_size, _BATCH_SIZE, run)
 
 
-def _load_litert(path: Path) -> Predictor:
+def _load_litert(path: Path) -> Runtime:
     from ai_edge_litert.interpreter import Interpreter
 
     sidecar = path.with_suffix(".json")
@@ -230,7 +230,7 @@ def _load_litert(path: Path) -> Predictor:
             outputs = signature(images=images.astype(dtype))
             return {name: np.array(output) for name, output in outputs.items()}
 
-    return Predictor(tasks, image_size, 1, run)
+    return Runtime(tasks, image_size, 1, run)
 
 
 def _read_description(path: Path) -> tuple[tuple[Task, ...], int]:

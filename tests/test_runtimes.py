@@ -1,4 +1,4 @@
-"""One predictor for a workdir, a SavedModel and a .tflite file."""
+"""One runtime for a workdir, a SavedModel and a .tflite file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from small_network import (
 from hydranet_tf import (
     litert,
     pipeline,
-    predictor,
     preprocessing,
+    runtimes,
     saved_model,
     sources,
 )
@@ -59,12 +59,12 @@ def paths(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def predictors(paths):
-    return {kind: predictor.load(path) for kind, path in paths.items()}
+def loaded_runtimes(paths):
+    return {kind: runtimes.load(path) for kind, path in paths.items()}
 
 
 def test_one_jpeg_gets_the_same_answers_on_every_way(
-    model, paths, predictors, tmp_path
+    model, paths, loaded_runtimes, tmp_path
 ):
     oblong = np.concatenate(random_images(3), axis=1)
     turned = oblong.transpose(1, 0, 2)
@@ -85,21 +85,21 @@ def test_one_jpeg_gets_the_same_answers_on_every_way(
         [preprocessing.decode_and_resize(e, SIZE).numpy() for e in encoded]
     )
     assert_same_answers(serve["pixels"](images=tf.constant(pixels)), expected)
-    for loaded in predictors.values():
+    for loaded in loaded_runtimes.values():
         assert_same_answers(loaded.answers(pixels), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_predictor_knows_its_tasks_and_size(predictors, kind):
-    assert predictors[kind].tasks == TASKS
-    assert predictors[kind].image_size == SIZE
+def test_a_predictor_knows_its_tasks_and_size(loaded_runtimes, kind):
+    assert loaded_runtimes[kind].tasks == TASKS
+    assert loaded_runtimes[kind].image_size == SIZE
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [0, 1, 2, 32, 33])
-def test_any_number_of_images(model, predictors, kind, n):
+def test_any_number_of_images(model, loaded_runtimes, kind, n):
     images = random_images(n + 1)[:n]
-    found = predictors[kind].answers(images)
+    found = loaded_runtimes[kind].answers(images)
     assert {name: values.shape for name, values in found.items()} == {
         "age": (n,),
         "gender": (n, 2),
@@ -111,25 +111,25 @@ def test_any_number_of_images(model, predictors, kind, n):
 
 
 @pytest.mark.parametrize("kind", ["workdir", "saved_model"])
-def test_nothing_compiles_again(predictors, kind):
+def test_nothing_compiles_again(loaded_runtimes, kind):
     sizes = set()
 
     def run(images):
         sizes.add(len(images))
-        return predictors[kind].run(images)
+        return loaded_runtimes[kind].run(images)
 
-    watched = dataclasses.replace(predictors[kind], run=run)
+    watched = dataclasses.replace(loaded_runtimes[kind], run=run)
     for n in (1, 5, 31, 40, 65):
         watched.answers(random_images(n))
     assert sizes == {1, 32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads_get_their_own_answers(predictors, kind):
+def test_threads_get_their_own_answers(loaded_runtimes, kind):
     batches = [random_images(2, seed) for seed in range(24)]
-    expected = [predictors[kind].answers(batch) for batch in batches]
+    expected = [loaded_runtimes[kind].answers(batch) for batch in batches]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(predictors[kind].answers, batches))
+        found = list(pool.map(loaded_runtimes[kind].answers, batches))
     for one, other in zip(found, expected, strict=True):
         assert_same_answers(one, other)
 
@@ -144,9 +144,9 @@ def test_threads_get_their_own_answers(predictors, kind):
     ],
     ids=["float", "oblong", "no batch", "grey"],
 )
-def test_other_images_are_refused(predictors, images):
+def test_other_images_are_refused(loaded_runtimes, images):
     with pytest.raises(ValueError, match=rf"uint8 images .* {SIZE}, {SIZE}, 3\].*got"):
-        predictors["litert"].answers(images)
+        loaded_runtimes["litert"].answers(images)
 
 
 def test_a_folder_of_versions_gives_the_highest(paths, tmp_path):
@@ -157,27 +157,27 @@ def test_a_folder_of_versions_gives_the_highest(paths, tmp_path):
     saved_model.write(answer_model(other), description, tmp_path / "10")
     images = random_images(2)
     expected = answer_model(other).predict_on_batch(images)
-    assert_same_answers(predictor.load(tmp_path).answers(images), expected)
+    assert_same_answers(runtimes.load(tmp_path).answers(images), expected)
 
 
 def test_a_tflite_file_needs_neither_tensorflow_nor_keras(paths):
     script = f"""
 import sys
 import numpy as np
-from hydranet_tf import predictor
+from hydranet_tf import runtimes
 
-loaded = predictor.load({str(paths["litert"])!r})
+loaded = runtimes.load({str(paths["litert"])!r})
 loaded.answers(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))
 assert not {{"tensorflow", "keras"}} & set(sys.modules)
 """
-    root = Path(predictor.__file__).parents[1]
+    root = Path(runtimes.__file__).parents[1]
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
 
 
 def refuse(path, *parts):
     """Expects a `LoadError` whose message holds each of `parts`."""
-    with pytest.raises(predictor.LoadError) as raised:
-        predictor.load(path)
+    with pytest.raises(runtimes.LoadError) as raised:
+        runtimes.load(path)
     for part in (str(path), *parts):
         assert part in str(raised.value)
 
@@ -239,8 +239,8 @@ def test_a_tflite_file_without_a_usable_description(phone, text, part):
     sidecar.unlink()
     if text is not None:
         sidecar.write_text(text)
-    with pytest.raises(predictor.LoadError, match=part):
-        predictor.load(phone)
+    with pytest.raises(runtimes.LoadError, match=part):
+        runtimes.load(phone)
 
 
 def test_a_description_of_other_tasks(phone):
@@ -256,8 +256,8 @@ def test_a_saved_model_that_is_damaged(paths, tmp_path):
     variables.write_bytes(variables.read_bytes()[:100])
     refuse(folder, "cannot read the SavedModel")
     (folder / "assets" / "tasks.json").unlink()
-    with pytest.raises(predictor.LoadError, match=r"tasks\.json.*export"):
-        predictor.load(folder)
+    with pytest.raises(runtimes.LoadError, match=r"tasks\.json.*export"):
+        runtimes.load(folder)
 
 
 def test_a_saved_model_of_somebody_else(paths, tmp_path):
