@@ -21,6 +21,10 @@ class TrainingDiverged(ArithmeticError):
     """The loss is no longer a number."""
 
 
+class LogError(RuntimeError):
+    """The log of a run cannot be written."""
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Ends the run at the step whose loss is NaN or infinite.
 
@@ -84,8 +88,14 @@ class EpochLog(keras.callbacks.Callback):
         logs["seconds"] = now - self._started
         row = {"epoch": epoch + 1, "step": self.progress.step}
         row.update((name, float(value)) for name, value in logs.items())
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise LogError(
+                f"could not write {self.path}: {error}. The last checkpoint is "
+                "kept; free space, then start the same command again"
+            ) from error
 
 
 class ProgressBar(keras.callbacks.Callback):

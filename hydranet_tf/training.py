@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -42,6 +43,7 @@ class WorkdirError(RuntimeError):
 ERRORS = (
     ConfigError,
     WorkdirError,
+    callbacks.LogError,
     callbacks.TrainingDiverged,
     checkpoints.CheckpointError,
     pipeline.BadImagesError,
@@ -280,7 +282,7 @@ def _describe(workdir, config, model, training, validation) -> None:
 
 
 def _announce(workdir, config, model, training, validation, progress) -> None:
-    weights = sum(w.shape.num_elements() for w in model.trainable_weights)
+    weights = sum(math.prod(w.shape) for w in model.trainable_weights)
     print(
         f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
         f"{config.precision}, {keras.backend.backend()} backend\n"

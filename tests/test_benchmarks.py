@@ -1,0 +1,38 @@
+"""The benchmarks run; what they measure on a test's machine means nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ("--backbone=tiny", "--image_size=32", "--batch_size=8")
+
+
+def run(script, tmp_path, *arguments):
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / script, *TINY, f"--json={raw}",
+         *arguments],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(raw.read_text()), done.stdout
+
+
+def test_input_pipeline_prints_both_times_and_their_ratio(tmp_path):
+    found, printed = run("input_pipeline.py", tmp_path, "--rounds=2", "--steps=3")
+    still = found["seconds_per_step"]["one cached batch"]
+    fed = found["seconds_per_step"]["real pipeline"]
+    assert len(still) == len(fed) == 2
+    # The median of two is their mean.
+    assert found["ratio"] == pytest.approx(sum(fed) / sum(still))
+    assert f"ratio of medians {found['ratio']:.3f}" in printed
+
+
+def test_training_memory_prints_the_peak(tmp_path):
+    found, printed = run("training_memory.py", tmp_path)
+    assert found["peak_bytes"] > found["peak_bytes_after_imports"] > 50e6
+    assert f"peak {found['peak_bytes'] / 2**30:.2f} GiB" in printed
