@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--backbone=tiny", "--image_size=32", "--batch_size=8")
@@ -36,3 +37,27 @@ def test_training_memory_prints_the_peak(tmp_path):
     found, printed = run("training_memory.py", tmp_path)
     assert found["peak_bytes"] > found["peak_bytes_after_imports"] > 50e6
     assert f"peak {found['peak_bytes'] / 2**30:.2f} GiB" in printed
+
+
+def test_constant_answers_by_hand(tmp_path):
+    folder = tmp_path
+    for split, rows in (
+        ("train", ["20_0_1", "30_1_1", "90_1_2"]),
+        ("validation", ["40_1_1", "10_1_2", "30_0_3", "30_1_1"]),
+        ("test", ["50_0_0"]),
+    ):
+        names = [f"{row}_{split}{i}.jpg" for i, row in enumerate(rows)]
+        for name in names:
+            (folder / name).write_bytes(synthetic.encoded())
+        (folder / f"{split}.txt").write_text("\n".join(names))
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "constant_answers.py",
+         f"--data={folder}", f"--split_lists={folder}"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        # |40 - 30| + |10 - 30| over four faces.
+        "age: always 30 years, MAE 7.50",
+        "gender: always female, right 75.0%",
+        "race: always black, right 50.0%",
+    ]
