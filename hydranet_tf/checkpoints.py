@@ -2,12 +2,14 @@
 
     workdir/
         config.json  run.json  model.json  tasks.json  metrics.jsonl
-        checkpoints/last-00000530/  model.weights.h5  training.npz  state.json
+        checkpoints/last-00000530/  weights.npz  training.npz  state.json
         checkpoints/best-00000424/  ...
 
 A checkpoint is a folder that appears by one rename; its state.json holds the
 SHA-256 of the other files. Two of each kind are kept, so that a damaged newest
-one does not end a run. Nothing in it is ever unpickled.
+one does not end a run. Nothing in it is ever unpickled. The arrays are NumPy's and
+not HDF5: HDF5 can crash the process when the disk is full, and then nobody says
+why the run ended.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ LAST = "last"
 BEST = "best"
 
 _FOLDER = "checkpoints"
-_WEIGHTS = "model.weights.h5"
+_WEIGHTS = "weights.npz"
 _TRAINING = "training.npz"
 _STATE = "state.json"
 _KEPT = 2
@@ -84,8 +86,8 @@ def save(workdir: Path, kind: str, model: HydraNet, progress: Progress) -> Path:
             # The same step again: a run resumed after this save.
             shutil.rmtree(target)
         with atomic.new_folder(target) as temporary:
-            model.save_weights(temporary / _WEIGHTS)
-            np.savez(temporary / _TRAINING, **_training_state(model))
+            _save_arrays(temporary / _WEIGHTS, _weights(model))
+            _save_arrays(temporary / _TRAINING, _training_variables(model))
             state = {
                 **dataclasses.asdict(progress),
                 "sha256": {
@@ -118,16 +120,8 @@ def restore(workdir: Path, model: HydraNet) -> Progress | None:
     if folder is None:
         return None
     model.optimizer.build(model.trainable_variables)
-    _load_weights(folder, model)
-    with np.load(folder / _TRAINING, allow_pickle=False) as saved:
-        variables = _training_variables(model)
-        if sorted(saved.files) != sorted(variables):
-            raise CheckpointError(
-                f"{folder} was saved with another optimiser: it holds "
-                f"{len(saved.files)} variables, this one {len(variables)}"
-            )
-        for name, variable in variables.items():
-            variable.assign(saved[name])
+    _load_arrays(folder / _WEIGHTS, _weights(model), "another network")
+    _load_arrays(folder / _TRAINING, _training_variables(model), "another optimiser")
     del state["sha256"]
     return Progress(**state)
 
@@ -152,7 +146,7 @@ def load_model(workdir: str | Path, which: str = BEST) -> HydraNet:
     folder, _ = newest(workdir, which)
     config = json.loads(description.read_text())
     model = HydraNet.from_config(config)
-    _load_weights(folder, model)
+    _load_arrays(folder / _WEIGHTS, _weights(model), "another network")
     return model
 
 
@@ -217,13 +211,14 @@ def _newest_whole(workdir: Path, kind: str) -> tuple[Path | None, dict]:
     return None, {}
 
 
-def _load_weights(folder: Path, model: HydraNet) -> None:
-    try:
-        model.load_weights(folder / _WEIGHTS)
-    except (ValueError, KeyError, OSError) as error:
+def _weights(model: HydraNet) -> dict[str, keras.Variable]:
+    found = {variable.path: variable for variable in model.weights}
+    if len(found) != len(model.weights):
         raise CheckpointError(
-            f"{folder} holds the weights of another network: {error}"
-        ) from error
+            "two weights of this network have the same path; give its layers "
+            "names of their own"
+        )
+    return found
 
 
 def _training_variables(model: HydraNet) -> dict[str, keras.Variable]:
@@ -236,11 +231,32 @@ def _training_variables(model: HydraNet) -> dict[str, keras.Variable]:
     }
 
 
-def _training_state(model: HydraNet) -> dict[str, np.ndarray]:
-    return {
-        name: keras.ops.convert_to_numpy(variable)
-        for name, variable in _training_variables(model).items()
-    }
+def _save_arrays(path: Path, variables: dict[str, keras.Variable]) -> None:
+    arrays = {n: keras.ops.convert_to_numpy(v) for n, v in variables.items()}
+    np.savez(path, **arrays)
+
+
+def _load_arrays(
+    path: Path, variables: dict[str, keras.Variable], otherwise: str
+) -> None:
+    """Assigns what `_save_arrays` wrote; all of it fits, or nothing changes."""
+    with np.load(path, allow_pickle=False) as saved:
+        arrays = dict(saved)
+    found = {name: array.shape for name, array in arrays.items()}
+    expected = {name: tuple(v.shape) for name, v in variables.items()}
+    if found != expected:
+        odd = sorted(
+            name
+            for name in found.keys() | expected.keys()
+            if found.get(name) != expected.get(name)
+        )
+        raise CheckpointError(
+            f"{path} is of {otherwise}: {len(odd)} variables differ, the first "
+            f"{odd[0]}: shape {found.get(odd[0], 'none')} in the file, "
+            f"{expected.get(odd[0], 'none')} here"
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
 
 
 def _sha256(path: Path) -> str:

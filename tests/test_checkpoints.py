@@ -53,21 +53,28 @@ def assert_same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture
-def workdir(tmp_path):
-    """A run with last checkpoints at steps 1, 2 and 3."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with last checkpoints at steps 1, 2 and 3, and its states."""
+    folder = tmp_path_factory.mktemp("run")
     model = make_model()
-    model.reset_metrics()
     states = {}
     for step in (1, 2, 3):
         fit(model)
         model.reset_metrics()
         states[step] = state(model)
         progress = Progress(epoch=step, step=step, best=9.5 - step)
-        checkpoints.save(tmp_path, LAST, model, progress)
+        checkpoints.save(folder, LAST, model, progress)
     config = json.dumps(model.get_config())
-    (tmp_path / "model.json").write_text(config)
-    return tmp_path, states
+    (folder / "model.json").write_text(config)
+    return folder, states
+
+
+@pytest.fixture
+def workdir(made, tmp_path):
+    """A copy of it that a test may damage."""
+    folder, states = made
+    return shutil.copytree(folder, tmp_path / "run"), states
 
 
 def names(workdir):
@@ -88,7 +95,7 @@ def test_two_are_kept_and_the_newest_is_restored_to_the_bit(workdir):
     assert_same(state(model), state(twin))
 
 
-@pytest.mark.parametrize("file", ["model.weights.h5", "training.npz"])
+@pytest.mark.parametrize("file", ["weights.npz", "training.npz"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damaged_newest_gives_way_to_the_one_before(workdir, file, damage, caplog):
     workdir, states = workdir

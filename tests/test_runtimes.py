@@ -196,7 +196,7 @@ def test_other_paths_are_refused_naming_the_three_kinds(tmp_path):
 def test_a_workdir_whose_checkpoints_are_damaged(paths, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(paths["workdir"], workdir)
-    for weights in workdir.glob("checkpoints/*/model.weights.h5"):
+    for weights in workdir.glob("checkpoints/*/weights.npz"):
         weights.write_bytes(weights.read_bytes()[:-1])
     refuse(workdir, "whole")
 
