@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
     return synthetic.write_folder(tmp_path_factory.mktemp("faces"), 60, side=32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(folder):
     return TrainingConfig(
         data=str(folder),
@@ -42,6 +43,20 @@ def settings(folder):
         optimizer="adamw",
         learning_rate=1e-3,
     )
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory):
+    """The workdir of a finished run of two epochs."""
+    workdir = tmp_path_factory.mktemp("finished")
+    training.train(settings, workdir)
+    return workdir
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, for tests that change it."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def log(workdir):
@@ -71,12 +86,11 @@ def test_a_run_writes_what_is_needed_to_repeat_it(settings, tmp_path, capsys):
     assert "epoch 2/2" in printed and "alpha" in printed and "img/s" in printed
 
 
-def test_tensorboard_shows_the_task_weights(settings, tmp_path):
+def test_tensorboard_shows_the_task_weights(finished):
     from tensorboard.backend.event_processing import event_accumulator
 
-    training.train(settings, tmp_path)
     events = event_accumulator.EventAccumulator(
-        str(tmp_path / "tensorboard" / "train"), size_guidance={"tensors": 0}
+        str(finished / "tensorboard" / "train"), size_guidance={"tensors": 0}
     )
     events.Reload()
     tags = events.Tags()["tensors"]
@@ -84,9 +98,8 @@ def test_tensorboard_shows_the_task_weights(settings, tmp_path):
         assert len(events.Tensors(name)) == 2 and name in tags
 
 
-def test_logged_scores_are_those_of_the_checkpoint(settings, tmp_path):
-    training.train(settings, tmp_path)
-    model = checkpoints.load_model(tmp_path, checkpoints.LAST)
+def test_logged_scores_are_those_of_the_checkpoint(settings, finished):
+    model = checkpoints.load_model(finished, checkpoints.LAST)
     part = sources.open_source(
         settings.data, "validation", split_lists=settings.split_lists
     )
@@ -94,7 +107,7 @@ def test_logged_scores_are_those_of_the_checkpoint(settings, tmp_path):
     logits = model.predict(faces.images, verbose=0)
     error = np.abs(logits["age"] - part.labels["age"]).mean()
     right = (logits["race"].argmax(-1) == part.labels["race"]).mean()
-    row = log(tmp_path)[-1]
+    row = log(finished)[-1]
     assert row["val_age_mae"] == pytest.approx(error, rel=1e-4)
     assert row["val_race_accuracy"] == pytest.approx(right, rel=1e-4)
     assert row["alpha"] == pytest.approx(model.task_weights()["alpha"])
@@ -140,40 +153,36 @@ def test_killed_and_resumed_equals_unbroken(settings, tmp_path):
     assert one == other
 
 
-def test_finished_run_is_not_trained_again_unless_longer(settings, tmp_path):
-    training.train(settings, tmp_path)
-    training.train(settings, tmp_path)
-    assert len(log(tmp_path)) == 2
-    training.train(dataclasses.replace(settings, epochs=3), tmp_path)
-    assert [row["step"] for row in log(tmp_path)] == [3, 6, 9]
+def test_finished_run_is_not_trained_again_unless_longer(settings, run):
+    training.train(settings, run)
+    assert len(log(run)) == 2
+    training.train(dataclasses.replace(settings, epochs=3), run)
+    assert [row["step"] for row in log(run)] == [3, 6, 9]
 
 
-def test_log_lines_after_the_checkpoint_are_dropped(settings, tmp_path):
-    training.train(settings, tmp_path)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+def test_log_lines_after_the_checkpoint_are_dropped(settings, run):
+    with (run / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "step": 9}\n{"epoch": 4, "st')
-    training.train(dataclasses.replace(settings, epochs=3), tmp_path)
-    assert [row["epoch"] for row in log(tmp_path)] == [1, 2, 3]
-    assert "loss" in log(tmp_path)[-1]
+    training.train(dataclasses.replace(settings, epochs=3), run)
+    assert [row["epoch"] for row in log(run)] == [1, 2, 3]
+    assert "loss" in log(run)[-1]
 
 
-def test_other_settings_do_not_touch_a_workdir(settings, tmp_path):
-    training.train(settings, tmp_path)
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+def test_other_settings_do_not_touch_a_workdir(settings, run):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     other = dataclasses.replace(settings, learning_rate=5e-4)
     with pytest.raises(WorkdirError, match="--learning_rate: 0.001 before"):
-        training.train(other, tmp_path)
-    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        training.train(other, run)
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*")}
 
 
-def test_other_data_do_not_resume_a_run(settings, tmp_path):
-    training.train(settings, tmp_path / "run")
+def test_other_data_do_not_resume_a_run(settings, run, tmp_path):
     folder = synthetic.write_folder(tmp_path / "others", 60, side=32, seed=9)
     moved = dataclasses.replace(
         settings, data=str(folder), split_lists=str(folder / "splits"), epochs=3
     )
     with pytest.raises(WorkdirError, match="not what this run began with"):
-        training.train(moved, tmp_path / "run")
+        training.train(moved, run)
 
 
 def test_folder_with_other_things_is_refused(settings, tmp_path):
@@ -194,8 +203,7 @@ def test_unknown_monitor_names_the_known(settings, tmp_path):
         training.train(dataclasses.replace(settings, monitor="beauty"), tmp_path)
 
 
-def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, tmp_path):
-    training.train(settings, tmp_path)
+def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, run):
     # A label that no reading lets through, so that epoch 3 meets a NaN.
     settings = dataclasses.replace(settings, epochs=4)
     part = sources.open_source(settings.data, "train", split_lists=settings.split_lists)
@@ -213,10 +221,10 @@ def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_load", poison)
         with pytest.raises(TrainingDiverged, match="became nan at step 7"):
-            training.train(settings, tmp_path)
-    assert len(log(tmp_path)) == 2
-    model = training.train(settings, tmp_path)
-    assert [row["epoch"] for row in log(tmp_path)] == [1, 2, 3, 4]
+            training.train(settings, run)
+    assert len(log(run)) == 2
+    model = training.train(settings, run)
+    assert [row["epoch"] for row in log(run)] == [1, 2, 3, 4]
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
