@@ -77,7 +77,7 @@ def main(argv):
     of_data = ("--data=drawn_faces", f"--data_dir={data}")
     builder = "datasets/drawn_faces/drawn_faces_dataset_builder.py"
     run("Drawing faces", builder, f"--data_dir={data}")
-    flagfile = ROOT / "configs" / "drawn_faces_tiny.flags"
+    flagfile = os.path.relpath(ROOT / "configs" / "drawn_faces_tiny.flags")
     epochs = [] if _EPOCHS.value is None else [f"--epochs={_EPOCHS.value}"]
     run(
         "Training the tiny network", "train.py", f"--flagfile={flagfile}",
