@@ -38,7 +38,7 @@ demo: venv ## Draw faces, train, evaluate, export, predict: demo_output/
 	@$(VENV)/bin/python examples/demo.py --output=demo_output
 
 test: venv ## Run the tests (those on real images: see .ci/run)
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest --numprocesses=logical
 
 lint: venv ## Check style and formatting
 	@$(VENV)/bin/python -m ruff check .

@@ -4,7 +4,7 @@
 
 writes exports/faces/hydranet/1 (SavedModel; 2, 3, ... when repeated),
 exports/faces/hydranet.tflite with hydranet.json, and export.json, and prints
-how far their answers are from the Keras model's.
+how their answers and their speed compare.
 """
 
 import os
@@ -17,6 +17,10 @@ from absl import app, flags, logging
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
 _FORMAT = flags.DEFINE_list("format", "saved_model,litert", "What to write.")
+_VARIANTS = flags.DEFINE_list(
+    "litert_variants", "float32", "Out of float32, float16, dynamic, int8, integer."
+)
+_DYNAMIC = flags.DEFINE_bool("dynamic_batch", False, "LiteRT: any number of images.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Weights.")
 _DATA = flags.DEFINE_string(
     "data", None, "Faces to check the export on, as in train.py; else the run's own."
@@ -24,7 +28,7 @@ _DATA = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string("split", "validation", "Part of the data to check on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing .tflite file.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing .tflite files.")
 
 
 def main(argv):
@@ -35,22 +39,20 @@ def main(argv):
     # Imported here so that --help and a wrong flag answer at once.
     from hydranet_tf import exporting
 
+    request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
+    places = {f.name: f.value for f in (_DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS)}
     try:
-        artefacts = exporting.export_run(
-            _WORKDIR.value,
-            _OUTPUT.value,
-            _FORMAT.value,
+        done = exporting.export_run(
+            *(_WORKDIR.value, _OUTPUT.value, exporting.Request(*request)),
             checkpoint=_CHECKPOINT.value,
-            data=_DATA.value,
-            split=_SPLIT.value,
-            data_dir=_DATA_DIR.value,
-            split_lists=_SPLIT_LISTS.value,
-            overwrite=_OVERWRITE.value,
+            **places,
         )
     except exporting.ERRORS as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    print(exporting.table(artefacts))
-    print(*(f"wrote {artefact.path}" for artefact in artefacts), sep="\n")
+    if done.calibration:
+        print(done.calibration.summary())
+    print(done.table)
+    print(*(f"wrote {artefact.path}" for artefact in done.artefacts), sep="\n")
 
 
 if __name__ == "__main__":

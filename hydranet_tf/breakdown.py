@@ -110,15 +110,30 @@ class Groups:
         return sorted(scored, key=place)
 
     def worst(self, key: str) -> Group | None:
-        """The worst group of `SMALL` labels or more; `None` without one."""
-        return next((g for g in self.ranked(key) if g.scores[key].n >= SMALL), None)
+        """The worst group of `SMALL` labels or more.
+
+        `None` where there is none of that size, or where several are all as good
+        as each other: nobody is worst when everybody is answered rightly.
+        """
+        large = self._large(key)
+        alike = len(large) > 1 and large[0].badness(key) == large[-1].badness(key)
+        return None if alike or not large else large[0]
+
+    def without_worst(self, key: str) -> str:
+        """Why `worst` names no group."""
+        if self._large(key):
+            return "no group is worse than another"
+        return "every group is small"
 
     def suspects(self, key: str) -> list[Group]:
-        """Small groups whose score is worse than the worst group's."""
-        worst = self.worst(key)
-        limit = -np.inf if worst is None else worst.badness(key)
+        """Small groups whose score is worse than any larger group's."""
+        large = self._large(key)
+        limit = large[0].badness(key) if large else -np.inf
         small = [g for g in self.ranked(key) if g.scores[key].n < SMALL]
         return [g for g in small if g.badness(key) > limit]
+
+    def _large(self, key: str) -> list[Group]:
+        return [g for g in self.ranked(key) if g.scores[key].n >= SMALL]
 
 
 def by_group(

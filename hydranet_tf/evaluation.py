@@ -24,6 +24,8 @@ import hydranet_tf
 from hydranet_tf import (
     breakdown,
     checkpoints,
+    margin_picture,
+    margins,
     pipeline,
     report,
     report_pictures,
@@ -57,6 +59,8 @@ ERRORS = (
 # Above this many bytes of decoded images they are decoded twice, rather than
 # kept between the check and the prediction.
 _MAX_CACHE = 2**30
+
+_MARGIN_PICTURE = "margin_sensitivity.png"
 
 
 def evaluate_model(
@@ -123,7 +127,8 @@ def evaluate_model(
             "bad_images": [dataclasses.asdict(s) for s in faces.bad],
         },
     }
-    return write(findings, about, output, seed)
+    margin = margins.measure(loaded, faces.examples, seed)
+    return write(findings, about, output, seed, margin)
 
 
 def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
@@ -159,7 +164,11 @@ def predict(
 
 
 def write(
-    findings: Findings, about: Mapping[str, Any], output: Path, seed: int = 0
+    findings: Findings,
+    about: Mapping[str, Any],
+    output: Path,
+    seed: int = 0,
+    margin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes report.json, report.md, predictions.csv and the pictures.
 
@@ -168,12 +177,15 @@ def write(
         about: the parts `model` and `data` of the report.
         output: an existing folder.
         seed: that `find` was given.
+        margin: from `margins.measure`; None where only answers are known.
 
     Returns:
         The content of `report.json`.
     """
     with report.replacing(output) as folder:
         pictures = _draw(findings, folder)
+        if margin and margin_picture.draw(margin, folder / _MARGIN_PICTURE):
+            pictures["margin_sensitivity"] = _MARGIN_PICTURE
         report.write_predictions(
             findings.tasks, findings.ids, findings.labels, findings.answers, folder
         )
@@ -195,6 +207,7 @@ def write(
             },
             "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
             "groups": groups_json(findings.groups),
+            "margin_sensitivity": margin,
             "pictures": pictures,
             "versions": versions(),
             "files": sorted(names | {report.REPORT_JSON, report.REPORT_MD}),

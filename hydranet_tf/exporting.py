@@ -2,20 +2,16 @@
 
 Everything is written into a scratch folder beside its place, run on real
 examples next to the Keras model, and moved into place only when every answer
-agrees. A failed export leaves nothing behind.
+is within its bound. A failed export leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +21,28 @@ import tensorflow as tf
 
 import hydranet_tf
 from hydranet_tf import (
-    atomic,
+    artefacts,
+    calibration,
     checkpoints,
+    export_table,
+    latency,
     litert,
-    pipeline,
-    runtimes,
+    parity,
     saved_model,
     sources,
 )
+from hydranet_tf.artefacts import Artefact, ExportError
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.model import HydraNet, answer_model
-from hydranet_tf.tasks import Task
 
-# Artefacts are OUTPUT/hydranet/1, OUTPUT/hydranet/2, ... and
-# OUTPUT/hydranet.tflite with OUTPUT/hydranet.json.
-NAME = "hydranet"
-RECORD = "export.json"
-
-# What float32 arithmetic in another order may change; a wrong pixel, a swapped
-# class or a lost weight changes more.
-MAX_YEARS = 0.01
-MAX_PROBABILITY = 1e-4
-PARITY_EXAMPLES = 64
-
-_WRITERS = {
-    "saved_model": (saved_model.write, NAME),
-    "litert": (litert.write, f"{NAME}.tflite"),
-}
-FORMATS = tuple(_WRITERS)
-
-
-class ExportError(RuntimeError):
-    """An export that was refused; the message says what to do."""
+SAVED_MODEL, LITERT = "saved_model", "litert"
+FORMATS = (SAVED_MODEL, LITERT)
 
 
 # What `export_run` raises where the user can do something about it.
 ERRORS = (
     ExportError,
+    parity.ParityError,
     litert.UnsupportedOperators,
     checkpoints.CheckpointError,
     ConfigError,
@@ -70,39 +51,71 @@ ERRORS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Artefact:
-    """A finished export.
+class Export:
+    """What an export wrote.
 
     Attributes:
-        path: the SavedModel folder or the .tflite file.
-        format: of `FORMATS`.
-        parity: the largest difference from the Keras model, by way into the
-            artefact (`"pixels"`, `"image_bytes"`) and by task: years, or
-            probability.
+        artefacts: in the order in which they were asked for.
+        table: their sizes, answers and times as text.
+        calibration: what the quantiser looked at, where it was needed.
     """
 
-    path: Path
-    format: str
-    parity: dict[str, dict[str, float]]
+    artefacts: tuple[Artefact, ...]
+    table: str
+    calibration: calibration.Calibration | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to write.
+
+    Attributes:
+        formats: of `FORMATS`.
+        litert_variants: of `litert.VARIANTS`, if LiteRT is among the formats.
+        dynamic_batch: LiteRT files take any number of images; by default one.
+        overwrite: replaces .tflite files that are there. A SavedModel version
+            is never replaced.
+    """
+
+    formats: Sequence[str] = FORMATS
+    litert_variants: Sequence[str] = (litert.FLOAT32,)
+    dynamic_batch: bool = False
+    overwrite: bool = False
+
+    def plan(self) -> list[tuple[str, str, str]]:
+        """Format, variant and file name of every artefact."""
+        rows = []
+        for name in self.formats:
+            if name == SAVED_MODEL:
+                rows.append((name, litert.FLOAT32, artefacts.NAME))
+            else:
+                rows += [
+                    (name, variant, litert.file_name(artefacts.NAME, variant))
+                    for variant in self.litert_variants
+                ]
+        return list(dict.fromkeys(rows))
+
+    @property
+    def needs_calibration(self) -> bool:
+        return any(variant in litert.CALIBRATED for _, variant, _ in self.plan())
 
 
 def export_run(
     workdir: str | Path,
     output: str | Path,
-    formats: Sequence[str] = FORMATS,
+    request: Request = Request(),
     *,
     checkpoint: str = "best",
     data: str | None = None,
     split: str = "validation",
     data_dir: str | None = None,
     split_lists: str | None = None,
-    overwrite: bool = False,
-) -> list[Artefact]:
+) -> Export:
     """Exports a run of train.py, checked on real examples.
 
     Args:
         workdir: of the run.
-        output, formats, overwrite: see `export`.
+        output, request: see `export`.
         checkpoint: `"best"` or `"last"`.
         data: where the examples of the check come from, see
             `sources.open_source`; None takes what the run was trained on.
@@ -113,71 +126,116 @@ def export_run(
         One of `ERRORS`: if the run, the examples or the output is not
             what it must be, or see `export`.
     """
-    _check_request(Path(output), formats, overwrite)
+    _check_request(Path(output), request)
     model = checkpoints.load_model(workdir, which=checkpoint)
     folder, _ = checkpoints.newest(workdir, which=checkpoint)
-    if data is None:
-        text = Path(workdir, "config.json").read_text(encoding="utf-8")
-        config = TrainingConfig.from_json(text)
-        data = config.data
-        data_dir = data_dir or config.data_dir
-        split_lists = split_lists or config.split_lists
-    examples = sources.open_source(
-        data, split, data_dir=data_dir or None, split_lists=split_lists or None
+    config = TrainingConfig.from_json(
+        Path(workdir, "config.json").read_text(encoding="utf-8")
     )
+
+    places = {"data_dir": data_dir or None, "split_lists": split_lists or None}
+    # The run's own data, and what replaces a part of their place.
+    own = {
+        "data_dir": config.data_dir or None,
+        "split_lists": config.split_lists or None,
+    }
+    if data is None:
+        data, places = config.data, {k: v or own[k] for k, v in places.items()}
+        own = places
+    examples = sources.open_source(data, split, **places)
+    training = None
+    if request.needs_calibration:
+        training = sources.open_source(config.data, "train", **own)
     origin = {
         "workdir": os.path.abspath(workdir),
         "checkpoint": folder.name,
-        "commit": _read_json(Path(workdir, "run.json")).get("commit"),
+        "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
         "data": data,
         "split": split,
     }
-    return export(model, examples, output, formats, origin=origin, overwrite=overwrite)
+    return export(model, examples, output, request, training=training, origin=origin)
 
 
 def export(
     model: HydraNet,
     examples: sources.Examples,
     output: str | Path,
-    formats: Sequence[str] = FORMATS,
+    request: Request = Request(),
     *,
+    training: sources.Examples | None = None,
     origin: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> list[Artefact]:
+) -> Export:
     """Writes a model in every format asked for, or in none.
 
     `output` receives `hydranet/N` (SavedModel, N the next free version),
-    `hydranet.tflite` with its description `hydranet.json`, and `export.json`,
-    which records how each artefact was made and how far its answers are from
-    the Keras model's.
+    `hydranet.tflite` and `hydranet_VARIANT.tflite` with a description each,
+    and `export.json`, which records how each artefact was made and how its
+    answers compare with the Keras model's.
 
     Args:
-        model: any precision; what is written is float32.
-        examples: up to `PARITY_EXAMPLES` of them, evenly spread, are answered
-            by the Keras model and by each artefact.
+        model: any precision; what is converted is float32.
+        examples: up to `parity.SIZE` of them, evenly spread, are answered by
+            the Keras model and by each artefact.
         output: a folder; is made.
-        formats: of `FORMATS`.
+        request: what to write.
+        training: the faces that the model was trained on, from which those
+            for the calibration of the quantised variants are drawn.
         origin: goes into `export.json` with each artefact.
-        overwrite: replaces `hydranet.tflite`. A SavedModel version is never
-            replaced.
 
     Raises:
-        ExportError: if something stands in the way, an answer differs by more
-            than `MAX_YEARS` or `MAX_PROBABILITY`.
+        ExportError: if something stands in the way, or answers are beyond the
+            bounds of `parity`.
+        parity.ParityError: if there is nothing to compare.
         litert.UnsupportedOperators: if LiteRT lacks operators it needs.
     """
     output = Path(output)
-    _check_request(output, formats, overwrite)
+    _check_request(output, request)
     model = _in_float32(model)
-    images, encoded = _parity_examples(examples, model.image_size)
-    expected = runtimes.from_model(model).answers(images)
+    sample = parity.draw(model, examples, model.image_size)
+    drawn, seen = None, None
+    if request.needs_calibration:
+        drawn, seen = _calibration_images(model, training)
     network = answer_model(model)
     description = saved_model.describe(model.tasks, model.image_size)
-    origin = {
-        **(origin or {}),
+    with artefacts.scratch_folder(output) as scratch:
+        staged = []
+        for name, variant, file_name in request.plan():
+            path = scratch / file_name
+            if name == SAVED_MODEL:
+                saved_model.write(network, description, path)
+            else:
+                litert.write(
+                    network,
+                    description,
+                    path,
+                    variant,
+                    calibration=seen,
+                    dynamic_batch=request.dynamic_batch,
+                )
+            compared = parity.compare(path, sample)
+            staged.append(
+                Artefact(path, name, variant, artefacts.size_of(path), compared)
+            )
+        _check_parity(staged, sample)
+        staged = _timed(staged, sample.images[0])
+        finished = tuple(
+            dataclasses.replace(one, path=artefacts.publish(one.path, output))
+            for one in staged
+        )
+        origin = {**(origin or {}), **_about(sample, drawn)}
+        artefacts.record(finished, output, origin)
+    return Export(finished, export_table.table(finished, sample), drawn)
+
+
+def _about(
+    sample: parity.Sample, drawn: calibration.Calibration | None
+) -> dict[str, Any]:
+    """What every artefact of an export has in common."""
+    about = {
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "image_size": model.image_size,
-        "examples": len(images),
+        "image_size": sample.images.shape[1],
+        "examples": len(sample),
+        "keras_scores": sample.scores(sample.answers),
         "versions": {
             "hydranet_tf": hydranet_tf.__version__,
             "python": platform.python_version(),
@@ -185,92 +243,47 @@ def export(
             "keras": keras.__version__,
         },
     }
-    with _scratch_folder(output) as scratch:
-        staged = []
-        for name in dict.fromkeys(formats):
-            write, file_name = _WRITERS[name]
-            path = scratch / file_name
-            write(network, description, path)
-            parity = _parity(path, expected, images, encoded, model.tasks)
-            staged.append(Artefact(path, name, parity))
-        _check_parity(staged, model.tasks)
-        artefacts = [
-            dataclasses.replace(artefact, path=_publish(artefact.path, output))
-            for artefact in staged
-        ]
-        _record(artefacts, output, origin)
-    return artefacts
+    if drawn is not None:
+        about["calibration"] = {"faces": len(drawn.rows), "drawn": drawn.cells}
+    return about
 
 
-def table(artefacts: Sequence[Artefact]) -> str:
-    """The parity of every artefact as lines of text."""
-    lines = []
-    for artefact in artefacts:
-        for way, differences in artefact.parity.items():
-            if not lines:
-                names = "".join(f"{name:>10}" for name in differences)
-                lines.append(f"{'largest difference from Keras':32}{names}")
-            numbers = "".join(f"{value:>10.1e}" for value in differences.values())
-            lines.append(f"{artefact.format + ' by ' + way:32}{numbers}")
-    return "\n".join(lines)
-
-
-def _publish(staged: Path, output: Path) -> Path:
-    """Moves a checked artefact out of the scratch folder."""
-    if not staged.is_dir():
-        target = output / staged.name
-        # The description first: in between, the two do not fit together and
-        # the runtime says so instead of naming classes wrongly.
-        os.replace(staged.with_suffix(".json"), target.with_suffix(".json"))
-        os.replace(staged, target)
-        return target
-    versions = output / staged.name
-    versions.mkdir(exist_ok=True)
-    target = versions / str(saved_model.newest_version(versions) + 1)
-    os.rename(staged, target)
-    return target
-
-
-def _record(artefacts: Sequence[Artefact], output: Path, origin: Mapping) -> None:
-    record = _read_json(output / RECORD)
-    for artefact in artefacts:
-        name = artefact.path.relative_to(output).as_posix()
-        record[name] = {
-            **origin,
-            "largest_difference_from_keras": artefact.parity,
-            "largest_allowed": {"years": MAX_YEARS, "probability": MAX_PROBABILITY},
-        }
-    atomic.write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
-
-
-@contextlib.contextmanager
-def _scratch_folder(output: Path) -> Iterator[Path]:
-    """A folder on the disk of `output`, so that a rename can publish from it."""
-    is_new = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=output, prefix=".export-"))
-    except OSError as error:
+def _calibration_images(
+    model: HydraNet, training: sources.Examples | None
+) -> tuple[calibration.Calibration, np.ndarray]:
+    if training is None or not len(training):
         raise ExportError(
-            f"cannot write to {output}: {error.strerror}; give another --output"
-        ) from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if is_new:
-            with contextlib.suppress(OSError):
-                output.rmdir()
-
-
-def _check_request(output: Path, formats: Sequence[str], overwrite: bool) -> None:
-    """Refuses before any work is done what would be refused after it."""
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise ExportError(
-            f"expected formats out of {', '.join(FORMATS)}; got "
-            f"{', '.join(unknown) or 'none'}"
+            f"the variants {', '.join(litert.CALIBRATED)} are calibrated on training "
+            "faces and there is none: name the data of the run, or leave them out"
         )
+    drawn = calibration.draw(model.tasks, training.labels)
+    faces = parity.take(training, drawn.rows, model.image_size)
+    if not len(faces):
+        raise ExportError("not one of the faces drawn for calibration can be decoded")
+    return drawn, faces.images
+
+
+def _timed(staged: Sequence[Artefact], image: np.ndarray) -> list[Artefact]:
+    paths = [artefact.path for artefact in staged if artefact.format == LITERT]
+    times = latency.milliseconds(paths, image) if paths else {}
+    return [
+        dataclasses.replace(artefact, milliseconds=times.get(artefact.path))
+        for artefact in staged
+    ]
+
+
+def _check_request(output: Path, request: Request) -> None:
+    """Refuses before any work is done what would be refused after it."""
+    for what, asked, known in (
+        ("formats", request.formats, FORMATS),
+        ("LiteRT variants", request.litert_variants, litert.VARIANTS),
+    ):
+        unknown = [name for name in asked if name not in known]
+        if unknown or not asked:
+            raise ExportError(
+                f"expected {what} out of {', '.join(known)}; got "
+                f"{', '.join(unknown) or 'none'}"
+            )
     if keras.backend.backend() != "tensorflow":
         raise ExportError(
             "export runs under the TensorFlow backend; this is "
@@ -279,87 +292,31 @@ def _check_request(output: Path, formats: Sequence[str], overwrite: bool) -> Non
         )
     if output.exists() and not output.is_dir():
         raise ExportError(f"expected a folder as --output; {output} is a file")
-    _read_json(output / RECORD)
-    for name in (f"{NAME}.tflite", f"{NAME}.json"):
-        if "litert" in formats and (output / name).exists() and not overwrite:
-            raise ExportError(
-                f"{output / name} exists already: give another --output, or "
-                "--overwrite to replace it"
-            )
+    artefacts.read_json(output / artefacts.RECORD)
+    for name, _, file_name in request.plan():
+        if name != LITERT or request.overwrite:
+            continue
+        for path in (output / file_name, (output / file_name).with_suffix(".json")):
+            if path.exists():
+                raise ExportError(
+                    f"{path} exists already: give another --output, or "
+                    "--overwrite to replace it"
+                )
 
 
-def _parity_examples(
-    examples: sources.Examples, image_size: int
-) -> tuple[np.ndarray, list[bytes]]:
-    """Decodes evenly spread examples; returns them as pixels and as files."""
-    count = min(len(examples), PARITY_EXAMPLES)
-    spread = np.linspace(0, len(examples) - 1, count).astype(int)
-    faces = pipeline.load_faces(
-        examples.select(spread), image_size, max_bad_images=count
-    )
-    if not len(faces):
-        raise ExportError(
-            "no image to check the export with: none of "
-            f"{count} examples could be decoded; give another --data or --split"
-        )
-    batches = pipeline.evaluation_batches(faces, PARITY_EXAMPLES)
-    images = np.concatenate([batch.numpy() for batch, _ in batches])
-    return images, [faces.examples.read(i) for i in range(len(faces))]
-
-
-def _parity(
-    path: Path,
-    expected: Mapping[str, np.ndarray],
-    images: np.ndarray,
-    encoded: Sequence[bytes],
-    tasks: Sequence[Task],
-) -> dict[str, dict[str, float]]:
-    """Largest differences by way into the artefact and by task."""
-    found = {"pixels": runtimes.load(path).answers(images)}
-    if path.is_dir():
-        serve = tf.saved_model.load(str(path))
-        outputs = serve.signatures[saved_model.ENCODED](
-            image_bytes=tf.constant(list(encoded))
-        )
-        found["image_bytes"] = {
-            name: output.numpy() for name, output in outputs.items()
-        }
-    names = [task.name for task in tasks]
-    return {
-        way: {
-            name: _largest_difference(answers[name], expected[name]) for name in names
-        }
-        for way, answers in found.items()
-    }
-
-
-def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    # Broadcasting would let a single answer stand for all of them.
-    if found.shape != expected.shape:
-        raise ExportError(
-            f"expected answers of the shape {list(expected.shape)}; the "
-            f"artefact gives {list(found.shape)}"
-        )
-    return float(np.max(np.abs(found - expected)))
-
-
-def _check_parity(artefacts: Sequence[Artefact], tasks: Sequence[Task]) -> None:
-    bounds = {
-        task.name: MAX_YEARS if task.is_regression else MAX_PROBABILITY
-        for task in tasks
-    }
-    # Written so that NaN, which no comparison holds for, fails too.
-    failed = any(
-        not value <= bounds[name]
-        for artefact in artefacts
-        for differences in artefact.parity.values()
-        for name, value in differences.items()
-    )
+def _check_parity(staged: Sequence[Artefact], sample: parity.Sample) -> None:
+    failed = [
+        f"  {artefact.path.name} by {way}: {text}"
+        for artefact in staged
+        for way, comparison in artefact.comparisons.items()
+        for text in parity.excess(comparison, artefact.variant, sample)
+    ]
     if failed:
-        allowed = ", ".join(f"{name} {value:g}" for name, value in bounds.items())
         raise ExportError(
-            "the artefact answers differently from the Keras model, so nothing "
-            f"was exported. Allowed: {allowed}; got\n{table(artefacts)}"
+            "an artefact answers differently from the Keras model, so nothing "
+            "was exported:\n"
+            + "\n".join(failed)
+            + f"\n{export_table.table(staged, sample)}"
         )
 
 
@@ -378,16 +335,3 @@ def _in_float32(model: HydraNet) -> HydraNet:
         keras.config.set_dtype_policy(policy)
     copy.network.set_weights(model.network.get_weights())
     return copy
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Reads an object from a file, or an empty one where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ExportError(f"cannot read {path}: {error}; move it away") from error
-    if not isinstance(content, dict):
-        raise ExportError(f"expected a JSON object in {path}; move it away")
-    return content

@@ -179,7 +179,7 @@ def _worst_json(groups: breakdown.Groups, key: str) -> dict[str, Any]:
     if worst:
         status = scores.OK
     else:
-        status = "every group is small" if ranked else scores.NO_LABELS
+        status = groups.without_worst(key) if ranked else scores.NO_LABELS
     return {
         "status": status,
         "group": worst.name if worst else None,

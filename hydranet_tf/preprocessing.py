@@ -70,8 +70,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     is_png = tf.equal(tf.strings.substr(padded, 0, 8), _PNG_SIGNATURE)
     known_format = _require(
         is_jpeg | is_png,
-        "expected the bytes of a JPEG or PNG image; these begin like neither. "
-        "Their number:",
+        "expected the bytes of a JPEG or PNG image; got bytes that begin like "
+        "neither, of the length",
         tf.strings.length(encoded),
     )
     with tf.control_dependencies(known_format):

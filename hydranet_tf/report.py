@@ -208,6 +208,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_groups(report),
         *(part for item in report["tasks"].items() for part in _task(report, *item)),
         *_calibration(report),
+        *_margins(report),
         *_left_out(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -353,6 +354,30 @@ def _calibration(report) -> list[str]:
             table(("confidence", "n", "mean confidence", "right"), rows),
         ]
     return parts
+
+
+def _margins(report) -> list[str]:
+    found = report["margin_sensitivity"]
+    if not found:
+        return []
+    parts = [
+        "## How much the crop matters",
+        f"{found['faces']:,} of the faces, cut anew at each factor of the side: below "
+        "1 tighter than in the data, above 1 wider, where the edge is repeated.",
+    ]
+    if report["pictures"].get("margin_sensitivity"):
+        name = report["pictures"]["margin_sensitivity"]
+        parts.append(_picture("Scores at each factor", name))
+    header = ["factor", *(f"{k} {v['score']}" for k, v in found["tasks"].items())]
+    rows = [
+        (f"{factor:g}",)
+        + tuple(
+            show(task["score"], task["values"][i], task["unit"], True)
+            for task in found["tasks"].values()
+        )
+        for i, factor in enumerate(found["factors"])
+    ]
+    return [*parts, table(header, rows)]
 
 
 def _left_out(report) -> list[str]:

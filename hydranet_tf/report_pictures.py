@@ -54,7 +54,7 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def _figure(path: pathlib.Path, width: float, height: float):
+def new_figure(path: pathlib.Path, width: float, height: float):
     """A figure of inches, saved to `path` with the note below it."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ def _figure(path: pathlib.Path, width: float, height: float):
         figure.savefig(path)
 
 
-def _title(axes: Axes, title: str, subtitle: str) -> None:
+def write_title(axes: Axes, title: str, subtitle: str) -> None:
     """What is seen, then on what it rests; both start at the left."""
     axes.annotate(
         subtitle,
@@ -95,7 +95,7 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
     )
     side = len(task.classes)
     total, right = int(counts.sum()), int(np.trace(counts))
-    with _figure(path, 3.2 + side, 2.0 + 0.85 * side) as figure:
+    with new_figure(path, 3.2 + side, 2.0 + 0.85 * side) as figure:
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for i, j in np.ndindex(side, side):
@@ -124,7 +124,7 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
         axes.grid(which="minor", color="white", linewidth=2)
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
-        _title(
+        write_title(
             axes,
             f"{task.name.capitalize()}: {right / total:.1%} answered as labelled",
             f"share of each row, counts below; n = {total:,}",
@@ -152,7 +152,7 @@ def scatter(
     shades = LinearSegmentedColormap.from_list(
         "density", ["#DCE9F2", "#6BA6CB", "#0B3C5D"]
     )
-    with _figure(path, 7.2, 7.0) as figure:
+    with new_figure(path, 7.2, 7.0) as figure:
         axes = figure.subplots()
         counts, *_, density = axes.hist2d(
             labels, answers, bins=(edges, edges), cmap=shades, cmin=1
@@ -185,7 +185,7 @@ def scatter(
         axes.set_ylabel(f"predicted {task.name} ({task.unit})")
         axes.grid(True)
         axes.legend(loc="upper left", fontsize=10)
-        _title(
+        write_title(
             axes,
             f"{task.name.capitalize()}: off by {mae.value:.1f} {task.unit} on average",
             f"{_interval(mae)}; n = {mae.n:,}",
@@ -205,7 +205,7 @@ def decades(
     path: pathlib.Path,
 ) -> None:
     """Mean absolute error and bias of each decade of label."""
-    with _figure(path, 8.6, 6.2) as figure:
+    with new_figure(path, 8.6, 6.2) as figure:
         size, lean = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         places = np.arange(len(rows))
         for axes, key in ((size, "mae"), (lean, "bias")):
@@ -231,7 +231,7 @@ def decades(
             key=lambda r: r.scores["mae"].value,
             default=None,
         )
-        _title(
+        write_title(
             size,
             f"{task.name.capitalize()} error by decade"
             + (f": largest at {worst.name} {task.unit}" if worst else ""),
@@ -280,7 +280,7 @@ def groups(
     if not panels:
         return False
     heights = [0.31 * len(ranked) + 1.25 for *_, ranked in panels]
-    with _figure(path, 8.6, sum(heights) + 0.4) as figure:
+    with new_figure(path, 8.6, sum(heights) + 0.4) as figure:
         all_axes = figure.subplots(
             len(panels), 1, height_ratios=heights, squeeze=False
         )[:, 0]
@@ -322,10 +322,10 @@ def _group_panel(axes, task, name, ranked, found, whole) -> None:
         if flip
         else f"mean absolute error ({task.unit})"
     )
-    _title(
+    said = f"largest error: {worst.name}" if worst else found.without_worst(key)
+    write_title(
         axes,
-        f"{task.name.capitalize()}"
-        + (f", largest error: {worst.name}" if worst else ": every group is small"),
+        f"{task.name.capitalize()}, {said}",
         f"dashed: all faces, {everyone:.1f}{unit}; " + _KEY,
     )
 
@@ -343,7 +343,7 @@ def reliability(
     shown = [t for t in tasks if t.name in found and found[t.name].n]
     if not shown:
         return False
-    with _figure(path, 0.9 + 4.4 * len(shown), 6.6) as figure:
+    with new_figure(path, 0.9 + 4.4 * len(shown), 6.6) as figure:
         grid = figure.subplots(
             2,
             len(shown),
@@ -390,7 +390,7 @@ def _reliability_panel(pair, task, found, is_first) -> None:
         curve.set_ylabel("share answered right")
         share.set_ylabel("faces (%)")
         curve.legend(loc="upper left", fontsize=10)
-    _title(
+    write_title(
         curve,
         f"{task.name.capitalize()}: confidence off by {100 * found.error:.1f} points",
         f"calibration error; n = {found.n:,}; hollow: under {breakdown.SMALL}",

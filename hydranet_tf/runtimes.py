@@ -8,7 +8,6 @@ neither TensorFlow nor Keras to be installed beside LiteRT's runtime.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hydranet_tf import litert_metadata
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.tasks import Task
 
@@ -106,7 +106,8 @@ def load(path: str | Path) -> Runtime:
     Args:
         path: a workdir (its best checkpoint is taken), a SavedModel or the
             folder that holds its versions (the highest is taken), or a
-            .tflite file with its description, NAME.json, beside it.
+            .tflite file, whose description is NAME.json beside it or, where
+            that is not there, within it.
 
     Raises:
         LoadError: if it is none of these, or is damaged.
@@ -202,16 +203,11 @@ def _load_saved_model(folder: Path) -> Runtime:
 def _load_litert(path: Path) -> Runtime:
     from ai_edge_litert.interpreter import Interpreter
 
-    sidecar = path.with_suffix(".json")
-    tasks, image_size = _read_description(sidecar)
-    content = path.read_bytes()
-    expected = json.loads(sidecar.read_text(encoding="utf-8")).get("sha256")
-    if expected != hashlib.sha256(content).hexdigest():
-        raise LoadError(
-            f"{path} is not the file that {sidecar.name} describes (their "
-            "sha256 differ): it is damaged, or one of the two is from another "
-            "export. Copy both again"
-        )
+    try:
+        description, content = litert_metadata.read(path)
+    except litert_metadata.MetadataError as error:
+        raise LoadError(str(error)) from error
+    tasks, image_size = _tasks_and_size(description, f"the description of {path}")
     try:
         interpreter = Interpreter(model_content=content)
         interpreter.allocate_tensors()
@@ -220,33 +216,57 @@ def _load_litert(path: Path) -> Runtime:
         raise LoadError(
             f"LiteRT cannot run {path}: {_first_line(error)}. Export it again"
         ) from error
-    _check_names(path, tasks, signature.get_output_details())
-    dtype = signature.get_input_details()["images"]["dtype"]
+    outputs = signature.get_output_details()
+    _check_names(path, tasks, outputs)
+    image = signature.get_input_details()["images"]
     # The interpreter writes answers into its own buffers: one caller at a time.
     lock = threading.Lock()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with lock:
-            outputs = signature(images=images.astype(dtype))
-            return {name: np.array(output) for name, output in outputs.items()}
+            found = signature(images=images.astype(image["dtype"]))
+            return {
+                name: _dequantized(output, outputs[name]["quantization"])
+                for name, output in found.items()
+            }
 
-    return Runtime(tasks, image_size, 1, run)
+    has_static_batch = image["shape_signature"][0] == 1
+    batch_size = 1 if has_static_batch else _BATCH_SIZE
+    return Runtime(tasks, image_size, batch_size, run)
+
+
+def _dequantized(output: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
+    """A copy in years or probabilities of what an interpreter's buffer holds."""
+    scale, zero_point = quantization
+    if output.dtype == np.float32:
+        return np.array(output)
+    return (output.astype(np.float32) - zero_point) * np.float32(scale)
 
 
 def _read_description(path: Path) -> tuple[tuple[Task, ...], int]:
     """Reads tasks and image size from the JSON that came with an export."""
     try:
-        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tasks = tasks_lib.from_json(json.dumps(description["tasks"]))
-        return tasks, int(description["image_size"])
+        description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LoadError(
             f"expected {path}, which names the classes and the image size and "
             "is written by export.py: copy it along, or export again"
         ) from None
+    except ValueError as error:
+        raise LoadError(
+            f"expected {path} to hold JSON as export.py writes it; got {error}. "
+            "Export again"
+        ) from error
+    return _tasks_and_size(description, str(path))
+
+
+def _tasks_and_size(description: Any, source: str) -> tuple[tuple[Task, ...], int]:
+    try:
+        tasks = tasks_lib.from_json(json.dumps(description["tasks"]))
+        return tasks, int(description["image_size"])
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(
-            f"expected {path} to hold tasks and image_size as export.py writes "
+            f"expected {source} to hold tasks and image_size as export.py writes "
             f"them; got {error!r}. Export again"
         ) from error
 

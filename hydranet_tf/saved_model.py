@@ -10,6 +10,13 @@ Two signatures over one network:
 Both answer a dict: `age` `[n]` in years, `gender` `[n, 2]` and `race` `[n, 5]`
 probabilities. The asset `tasks.json` says what the columns mean. The folder
 loads wherever TensorFlow is; nothing of this package is needed.
+
+A file of `image_bytes` that cannot be decoded costs its own row and no other:
+every number of that row is `UNREADABLE`, -1, which is no age and no
+probability. Not NaN, which JSON does not have: TensorFlow Serving writes it
+all the same, and JavaScript, Go and Java then refuse the whole response and
+with it the answers to the good images. Not a fourth output, which would cost
+every client a look at it; here `age < 0` tells.
 """
 
 from __future__ import annotations
@@ -23,26 +30,41 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hydranet_tf import preprocessing
+from hydranet_tf import crops, preprocessing, serving_warmup
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.tasks import Task
 
 ENCODED = "serving_default"
 PIXELS = "pixels"
+ENCODED_INPUT = "image_bytes"
+PIXELS_INPUT = "images"
 DESCRIPTION = "tasks.json"
+# What a label says that is absent, too.
+UNREADABLE = float(tasks_lib.MISSING)
+_SERVED = {
+    ENCODED: {
+        "input": ENCODED_INPUT,
+        "unreadable": (
+            "every number of the row of an image that cannot be decoded is "
+            f"{UNREADABLE:g}; the other rows are as if it had not been there"
+        ),
+    },
+    PIXELS: {"input": PIXELS_INPUT},
+}
 
 
 def write(answers: keras.Model, description: Mapping[str, Any], folder: Path) -> None:
-    """Writes the network as a SavedModel.
+    """Writes the network as a SavedModel, warm-up requests included.
 
     Args:
         answers: `model.answer_model(...)` under the TensorFlow backend.
-        description: the content of the asset `tasks.json`.
+        description: goes into the asset `tasks.json`, with what the
+            signatures alone need to say.
         folder: is made.
     """
     with tempfile.TemporaryDirectory() as scratch:
         asset = Path(scratch, DESCRIPTION)
-        text = json.dumps(description, indent=2) + "\n"
+        text = json.dumps({**description, "served": _SERVED}, indent=2) + "\n"
         asset.write_text(text, encoding="utf-8")
         served = _Served(answers, str(asset))
         tf.saved_model.save(
@@ -50,6 +72,16 @@ def write(answers: keras.Model, description: Mapping[str, Any], folder: Path) ->
             str(folder),
             signatures={ENCODED: served.encoded, PIXELS: served.pixels},
         )
+    size = answers.input_shape[1]
+    # Not of the network's size, so that resizing is warm too.
+    image = tf.io.encode_jpeg(serving_warmup.drawing(size + size // 2))
+    serving_warmup.write(
+        {
+            ENCODED: (ENCODED_INPUT, image),
+            PIXELS: (PIXELS_INPUT, serving_warmup.drawing(size)),
+        },
+        folder,
+    )
 
 
 def describe(tasks: Sequence[Task], image_size: int) -> dict[str, Any]:
@@ -62,6 +94,8 @@ def describe(tasks: Sequence[Task], image_size: int) -> dict[str, Any]:
             "turn upright as EXIF says; cut out the largest centred square; "
             "resize with an antialiased bilinear filter; round to whole levels"
         ),
+        # Where the face must lie before that, for pictures that hold more of it.
+        "face": {"rule": crops.rule(), **crops.CONTRACT},
         "answers": (
             "regressions in their unit; probabilities in the order of classes. "
             "They estimate what annotators saw in a picture, not facts about "
@@ -107,19 +141,19 @@ class _Served(tf.Module):
 
         @tf.function(
             input_signature=[
-                tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")
+                tf.TensorSpec([None, size, size, 3], tf.uint8, name=PIXELS_INPUT)
             ]
         )
         def pixels(images):
             return answer(images)
 
         @tf.function(
-            input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
+            input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED_INPUT)]
         )
         def encoded(image_bytes):
             images, decoded = _decode_all(image_bytes, size)
             return {
-                name: _nan_unless(decoded, output)
+                name: _unreadable_unless(decoded, output)
                 for name, output in answer(images).items()
             }
 
@@ -161,6 +195,6 @@ def _decode_all(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor
     return images[:n], decoded[:n] > 0
 
 
-def _nan_unless(decoded: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+def _unreadable_unless(decoded: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
     row = tf.reshape(decoded, [-1] + [1] * (len(output.shape) - 1))
-    return tf.where(row, output, float("nan"))
+    return tf.where(row, output, UNREADABLE)

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -24,6 +25,9 @@ def random_model(seed: int = 0) -> HydraNet:
     Fresh statistics of normalisation are zeros and ones, and a converter that
     lost them would go unnoticed.
     """
+    # Kernels come from Keras' global seed, which a module's fixture gets before
+    # any test has set it.
+    keras.utils.set_random_seed(seed)
     weighting = losses.UncertaintyWeights([task.kind for task in TASKS], [1.0] * 3)
     model = HydraNet("tiny", SIZE, weighting=weighting, seed=seed)
     rng = np.random.default_rng(seed)

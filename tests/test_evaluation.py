@@ -434,7 +434,7 @@ def test_a_workdir_from_end_to_end(trained, tmp_path):
     finally:
         listed.write_text(good)
         (faces / bad).unlink()
-    assert names_in(tmp_path) == FILES
+    assert names_in(tmp_path) == FILES | {"margin_sensitivity.png"}
     assert content["data"]["examples"] == 12
     assert [row["id"] for row in content["data"]["bad_images"]] == [bad]
     assert content["data"]["bad_images"][0]["reason"]
@@ -454,6 +454,27 @@ def test_a_workdir_from_end_to_end(trained, tmp_path):
         assert found[task]["scores"]["accuracy"]["value"] == pytest.approx(
             best[f"val_{task}_accuracy"]
         )
+    check_margins(content, tmp_path)
+
+
+def check_margins(content, folder):
+    """All twelve faces as they are cut are what the whole report rests on."""
+    margin = content["margin_sensitivity"]
+    assert margin["faces"] == 12
+    at = margin["factors"].index(1.0)
+    for task, score in (("age", "mae"), ("gender", "accuracy"), ("race", "accuracy")):
+        assert margin["tasks"][task]["score"] == score
+        expected = content["tasks"][task]["scores"][score]
+        found = margin["tasks"][task]["values"][at]
+        assert found["n"] == expected["n"] == 12
+        assert found["value"] == pytest.approx(expected["value"], abs=1e-4)
+    values = [score["value"] for score in margin["tasks"]["age"]["values"]]
+    assert len(set(values)) == len(margin["factors"])
+    text = (folder / "report.md").read_text()
+    assert "## How much the crop matters" in text
+    assert "(margin_sensitivity.png)" in text
+    for factor, value in zip(margin["factors"], values, strict=True):
+        assert re.search(rf"\| {factor:g} +\| +{value:.2f} years \(", text)
 
 
 def test_exports_score_as_the_workdir_does(trained, tmp_path, undrawn):

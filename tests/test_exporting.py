@@ -22,7 +22,15 @@ from small_network import (
     write_workdir,
 )
 
-from hydranet_tf import exporting, litert, runtimes, saved_model, sources
+from hydranet_tf import (
+    exporting,
+    litert,
+    parity,
+    runtimes,
+    saved_model,
+    sources,
+)
+from hydranet_tf.exporting import Request
 from hydranet_tf.model import HydraNet, answer_model
 
 REPOSITORY = Path(exporting.__file__).parents[1]
@@ -73,6 +81,7 @@ def test_what_an_export_writes(run):
         "hydranet.json",
         "hydranet.tflite",
         "hydranet/1/assets/tasks.json",
+        "hydranet/1/assets.extra/tf_serving_warmup_requests",
         "hydranet/1/fingerprint.pb",
         "hydranet/1/saved_model.pb",
     }
@@ -94,10 +103,19 @@ def test_the_record_says_where_it_came_from_and_how_well_it_agrees(run, data):
         assert entry["checkpoint"] == "best-00000007"
         assert entry["commit"] == "c0ffee"
         assert entry["data"] == str(data)
-        assert entry["examples"] == 64
+        assert entry["examples"] == 70
         assert entry["image_size"] == SIZE
         assert entry["versions"]["keras"] == keras.__version__
-        assert entry["largest_allowed"] == {"years": 0.01, "probability": 1e-4}
+        assert entry["variant"] == "float32"
+        assert entry["largest_allowed"] == {
+            "difference_in_years": 0.01,
+            "difference_in_probability": 1e-4,
+        }
+        # Both answer as Keras does, whatever they are worth.
+        assert entry["scores"] == pytest.approx(entry["keras_scores"], abs=1e-4)
+        assert entry["lost"] == pytest.approx(
+            {"age": 0, "gender": 0, "race": 0}, abs=1e-4
+        )
     ways = record["hydranet/1"]["largest_difference_from_keras"]
     assert sorted(ways) == ["image_bytes", "pixels"]
     ways |= record["hydranet.tflite"]["largest_difference_from_keras"]
@@ -126,7 +144,7 @@ def test_a_repeated_export_adds_a_version_and_replaces_the_tflite_file(
 ):
     before = contents(exported / "hydranet" / "1")
     other = random_model(seed=1)
-    exporting.export(other, examples, exported, overwrite=True)
+    exporting.export(other, examples, exported, Request(overwrite=True))
     images = random_images(2)
     expected = answer_model(other).predict_on_batch(images)
     for name in ("hydranet/2", "hydranet.tflite"):
@@ -143,12 +161,12 @@ def test_a_repeated_export_adds_a_version_and_replaces_the_tflite_file(
 def written_from_other_weights(write):
     """Makes a writer lose a little of one weight, as a faulty converter might."""
 
-    def broken(network, description, path):
+    def broken(network, description, path, *args, **kwargs):
         bias = next(v for v in network.variables if v.path == "gender_logits/bias")
         right = bias.numpy()
         bias.assign(right + 0.005)
         try:
-            write(network, description, path)
+            write(network, description, path, *args, **kwargs)
         finally:
             bias.assign(right)
 
@@ -163,27 +181,28 @@ def test_an_artefact_that_differs_is_not_published(
 ):
     output = exported if repeated else tmp_path / "new"
     before = contents(tmp_path)
-    write, name = exporting._WRITERS[broken]
-    monkeypatch.setitem(
-        exporting._WRITERS, broken, (written_from_other_weights(write), name)
-    )
+    module = {"saved_model": saved_model, "litert": litert}[broken]
+    monkeypatch.setattr(module, "write", written_from_other_weights(module.write))
     with pytest.raises(exporting.ExportError, match="differently") as raised:
-        exporting.export(model, examples, output, overwrite=repeated)
-    assert f"{broken} by pixels" in str(raised.value)
+        exporting.export(model, examples, output, Request(overwrite=repeated))
+    assert "by pixels: gender differs by up to" in str(raised.value)
+    assert f"{broken} float32" in str(raised.value)
     assert contents(tmp_path) == before
     assert output.exists() == repeated
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_swapped_classes_are_not_published(model, examples, tmp_path, monkeypatch):
-    def swapped(network, description, path):
+    write = saved_model.write
+
+    def swapped(network, *args, **kwargs):
         answers = network.output
         answers = {**answers, "race": answers["race"][:, ::-1]}
-        saved_model.write(keras.Model(network.inputs, answers), description, path)
+        write(keras.Model(network.inputs, answers), *args, **kwargs)
 
-    monkeypatch.setitem(exporting._WRITERS, "saved_model", (swapped, "hydranet"))
+    monkeypatch.setattr(saved_model, "write", swapped)
     with pytest.raises(exporting.ExportError, match="differently"):
-        exporting.export(model, examples, tmp_path / "output", ["saved_model"])
+        exporting.export(model, examples, tmp_path / "output", Request(["saved_model"]))
     assert not (tmp_path / "output").exists()
 
 
@@ -191,18 +210,30 @@ def test_a_network_that_answers_nan_is_not_published(examples, tmp_path):
     model = random_model()
     model.network.get_layer("age_logits").bias.assign([np.nan])
     with pytest.raises(exporting.ExportError, match="nan"):
-        exporting.export(model, examples, tmp_path / "output", ["litert"])
+        exporting.export(model, examples, tmp_path / "output", Request(["litert"]))
     assert not (tmp_path / "output").exists()
 
 
 def test_a_failure_while_writing_leaves_nothing(model, examples, tmp_path, monkeypatch):
-    def full_disk(*_):
+    def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(litert, "convert", full_disk)
     with pytest.raises(OSError, match="No space"):
         exporting.export(model, examples, tmp_path / "output")
     assert not (tmp_path / "output").exists()
+
+
+def test_only_the_variants_asked_for_stand_in_the_way(examples, exported, model):
+    done = exporting.export(
+        model, examples, exported, Request(["litert"], ("float16",), dynamic_batch=True)
+    )
+    assert [artefact.path.name for artefact in done.artefacts] == [
+        "hydranet_float16.tflite"
+    ]
+    assert runtimes.load(done.artefacts[0].path).batch_size == 32
+    with pytest.raises(exporting.ExportError, match="hydranet_float16.tflite exists"):
+        exporting.export(model, examples, exported, Request(["litert"], ("float16",)))
 
 
 def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
@@ -212,14 +243,21 @@ def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
     finally:
         keras.config.set_dtype_policy("float32")
     assert "bfloat16" in {layer.compute_dtype for layer in model.network.layers}
-    artefacts = exporting.export(model, examples, tmp_path)
+    variants = ("float32", "float16", "dynamic")
+    artefacts = exporting.export(
+        model, examples, tmp_path, Request(litert_variants=variants)
+    ).artefacts
     images = random_images(3)
     # The same weights in float32; 16 bits leave three digits.
     full = HydraNet.from_config(model.get_config())
     full.network.set_weights(model.network.get_weights())
     expected = answer_model(full).predict_on_batch(images)
-    for artefact in artefacts:
-        assert_same_answers(runtimes.load(artefact.path).answers(images), expected)
+    assert [artefact.variant for artefact in artefacts] == ["float32", *variants]
+    for artefact, (years, probability) in zip(
+        artefacts, [(1e-3, 1e-5), (1e-3, 1e-5), (0.1, 5e-3), (2, 0.05)], strict=True
+    ):
+        found = runtimes.load(artefact.path).answers(images)
+        assert_same_answers(found, expected, years, probability)
     assert_same_answers(
         answer_model(model).predict_on_batch(images), expected, 1.0, 0.02
     )
@@ -231,7 +269,9 @@ def test_a_bad_image_among_the_examples_does_not_stop_it(model, data, tmp_path):
     (faces / "30_0_0_1.jpg").write_bytes(b"")
     (faces / "31_0_0_2.jpg").write_bytes((data / "20_0_0_0.jpg").read_bytes())
     examples = sources.open_source(str(faces), "all")
-    (artefact,) = exporting.export(model, examples, tmp_path / "out", ["litert"])
+    (artefact,) = exporting.export(
+        model, examples, tmp_path / "out", Request(["litert"])
+    ).artefacts
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record[artefact.path.name]["examples"] == 1
 
@@ -239,17 +279,19 @@ def test_a_bad_image_among_the_examples_does_not_stop_it(model, data, tmp_path):
 def test_no_image_to_check_with(model, tmp_path):
     (tmp_path / "30_0_0_1.jpg").write_bytes(b"no image")
     examples = sources.open_source(str(tmp_path), "all")
-    with pytest.raises(exporting.ExportError, match="no image to check"):
+    with pytest.raises(parity.ParityError, match="no image to check"):
         exporting.export(model, examples, tmp_path / "output")
 
 
 def test_requests_that_are_refused_before_any_work(run, tmp_path, monkeypatch):
-    def refuse(message, output=tmp_path / "output", formats=("litert",)):
+    def refuse(message, output=tmp_path / "output", **request):
         with pytest.raises(exporting.ExportError, match=message):
-            exporting.export_run(run / "workdir", output, formats)
+            exporting.export_run(run / "workdir", output, Request(**request))
 
     refuse("out of saved_model, litert; got onnx", formats=["litert", "onnx"])
     refuse("out of saved_model, litert; got none", formats=[])
+    refuse("float16, dynamic, int8, integer; got int4", litert_variants=["int4"])
+    refuse("float16, dynamic, int8, integer; got none", litert_variants=[])
     (tmp_path / "file").write_text("")
     refuse("file is a file", output=tmp_path / "file")
     (tmp_path / "export.json").write_text("{")
@@ -275,13 +317,18 @@ def test_the_command(run, tmp_path):
     done = export_py(*arguments)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split()[-3:] == ["age", "gender", "race"]
-    assert [line.rsplit(maxsplit=3)[0] for line in lines[1:4]] == [
-        "saved_model by pixels",
-        "saved_model by image_bytes",
-        "litert by pixels",
+    assert lines[0].startswith("70 faces")
+    assert lines[2].split() == ["MB", *["age", "gender", "race"] * 2, "1", "2"]
+    assert [line.split("  ")[0] for line in lines[3:7]] == [
+        "keras",
+        "saved_model float32",
+        "saved_model float32, image bytes",
+        "litert float32",
     ]
-    assert lines[4:] == [
+    scores = {tuple(line.split()[-5:-2]) for line in lines[3:7]}
+    assert len(scores) == 1, "float32 artefacts score as Keras does"
+    assert all(float(ms) > 0 for ms in lines[6].split()[-2:])
+    assert lines[7:] == [
         f"wrote {output}/hydranet/1",
         f"wrote {output}/hydranet.tflite",
     ]

@@ -30,6 +30,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("preprocessing", "file_names"),
     ("sources",),
     ("pipeline",),
+    # Faces in a picture, and how they are cut as the training faces were.
+    ("detection",),
+    ("crops",),
     # The network's parts.
     ("backbones.resnet", "augmentation"),
     ("backbones",),
@@ -45,14 +48,25 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     # Files made of a model; the one that answers from any of them, or from a
     # workdir; and the one that makes them and checks their answers.
+    ("calibration", "litert_metadata", "serving_warmup"),
     ("saved_model", "litert"),
     ("runtimes",),
+    ("parity", "latency"),
+    ("artefacts",),
+    ("export_table",),
     ("exporting",),
     # Scores of answers, by group, what they say, how that is written and drawn.
     ("scores",),
     ("breakdown",),
     ("findings", "report", "report_pictures"),
+    # How much the crop matters.
+    ("margins",),
+    ("margin_picture",),
     ("evaluation",),
+    # Photographs: faces in, answers out; rows on disk; pictures with boxes.
+    ("predictor", "face_rows"),
+    ("annotation",),
+    ("photographs",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -62,10 +76,14 @@ MAY_IMPORT_TENSORFLOW = {
     "preprocessing",
     "sources",
     "pipeline",
+    "serving_warmup",
     "saved_model",
     "litert",
     "runtimes",
+    "parity",
     "exporting",
+    # For the errors that decoding raises.
+    "predictor",
     # For tf.config.enable_op_determinism, on that backend alone.
     "training",
 }

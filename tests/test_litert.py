@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from small_network import SIZE, assert_same_answers, random_images, random_model
 
-from hydranet_tf import litert
+from hydranet_tf import litert, saved_model
 from hydranet_tf.model import answer_model
 
 
@@ -89,11 +93,171 @@ def test_flex_operators_in_a_file_are_found(tmp_path):
     assert litert.foreign_operators(converter.convert()) == ["FlexExtractImagePatches"]
 
 
-def test_the_description_beside_it_fits_the_file(model, tmp_path):
-    path = tmp_path / "small.tflite"
-    litert.write(answer_model(model), {"image_size": SIZE}, path)
-    description = json.loads((tmp_path / "small.json").read_text())
-    assert description == {
-        "image_size": SIZE,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+@pytest.fixture(scope="module")
+def variants(model):
+    """Every variant, calibrated on what it is asked about."""
+    return {
+        name: litert.convert(answer_model(model), name, calibration=random_images(20))
+        for name in litert.VARIANTS
     }
+
+
+def signature_of(content):
+    return Interpreter(model_content=content).get_signature_runner("serving_default")
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "gives", "megabytes"),
+    [
+        ("float32", np.float32, np.float32, 1.0),
+        ("float16", np.float32, np.float32, 0.5),
+        ("dynamic", np.float32, np.float32, 0.3),
+        ("int8", np.uint8, np.float32, 0.35),
+        ("integer", np.uint8, np.uint8, 0.35),
+    ],
+)
+def test_what_a_variant_takes_and_gives(variants, name, takes, gives, megabytes):
+    signature = signature_of(variants[name])
+    image = signature.get_input_details()["images"]
+    assert image["dtype"] is takes
+    if takes is np.uint8:
+        # A pixel means itself: no arithmetic between camera and network.
+        assert image["quantization"] == (1.0, 0)
+    outputs = signature.get_output_details()
+    assert {output["dtype"] for output in outputs.values()} == {gives}
+    assert sorted(outputs) == ["age", "gender", "race"]
+    assert litert.foreign_operators(variants[name]) == []
+    # Of the float32 file.
+    share = len(variants[name]) / len(variants["float32"])
+    assert megabytes - 0.3 < share <= megabytes + 0.2
+
+
+def tensor_types(content):
+    graph = schema.Model.GetRootAs(content).Subgraphs(0)
+    return {graph.Tensors(i).Type() for i in range(graph.TensorsLength())}
+
+
+def test_integers_throughout_hold_no_float_at_all(variants):
+    floats = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16}
+    assert not tensor_types(variants["integer"]) & floats
+    assert tensor_types(variants["int8"]) & floats
+    assert schema.TensorType.FLOAT16 in tensor_types(variants["float16"])
+    assert schema.TensorType.INT8 in tensor_types(variants["dynamic"])
+
+
+def types_of_outputs(content, operator):
+    """Types that the operators of a kind write, in the whole network."""
+    model = schema.Model.GetRootAs(content)
+    graph = model.Subgraphs(0)
+    found = set()
+    for i in range(graph.OperatorsLength()):
+        step = graph.Operators(i)
+        code = model.OperatorCodes(step.OpcodeIndex()).BuiltinCode()
+        if code == getattr(schema.BuiltinOperator, operator):
+            found.add(graph.Tensors(step.Outputs(0)).Type())
+    return found
+
+
+def test_only_the_heads_of_int8_are_float(variants):
+    """In 256 steps no age would exceed the oldest face of the calibration."""
+    types = schema.TensorType
+    for operator in ("FULLY_CONNECTED", "SOFTMAX", "MINIMUM"):
+        assert types_of_outputs(variants["int8"], operator) == {types.FLOAT32}
+        assert types_of_outputs(variants["integer"], operator) <= {types.INT8}
+    for operator in ("CONV_2D", "ADD", "MEAN"):
+        assert types_of_outputs(variants["int8"], operator) == {types.INT8}
+
+
+def test_calibration_on_dull_faces_keeps_the_whole_range_of_pixels(model):
+    dull = np.full((2, SIZE, SIZE, 3), 90, np.uint8)
+    content = litert.convert(answer_model(model), "int8", calibration=dull)
+    image = signature_of(content).get_input_details()["images"]
+    assert image["quantization"] == (1.0, 0)
+    assert (dull == 90).all(), "the caller's images stay as they are"
+
+
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_a_dynamic_batch_is_resized(model, name):
+    images = random_images(7)
+    content = litert.convert(
+        answer_model(model), name, calibration=images, dynamic_batch=True
+    )
+    assert litert.foreign_operators(content) == []
+    interpreter = Interpreter(model_content=content)
+    (image,) = interpreter.get_input_details()
+    assert image["shape_signature"].tolist() == [-1, SIZE, SIZE, 3]
+    expected = answer_model(model).predict_on_batch(images)
+    names = interpreter.get_signature_runner().get_output_details()
+    for n in (1, 7, 1):
+        interpreter.resize_tensor_input(image["index"], [n, SIZE, SIZE, 3])
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(image["index"], images[:n].astype(image["dtype"]))
+        interpreter.invoke()
+        found = {k: interpreter.get_tensor(v["index"]) for k, v in names.items()}
+        bounds = (1e-3, 1e-5) if name == "float32" else (3, 0.1)
+        assert_same_answers(found, {k: v[:n] for k, v in expected.items()}, *bounds)
+
+
+def test_the_same_network_gives_the_same_file(model, tmp_path):
+    description = saved_model.describe(model.tasks, SIZE)
+    contents = []
+    for name in ("a", "b"):
+        path = tmp_path / name / "small.tflite"
+        path.parent.mkdir()
+        litert.write(
+            answer_model(model), description, path, "int8", calibration=random_images(4)
+        )
+        contents.append([p.read_bytes() for p in sorted(path.parent.iterdir())])
+    assert contents[0] == contents[1]
+
+
+def test_the_description_beside_it_and_within_it(model, tmp_path):
+    path = tmp_path / "small.tflite"
+    description = saved_model.describe(model.tasks, SIZE)
+    litert.write(
+        answer_model(model), description, path, "integer", calibration=random_images(4)
+    )
+    content = path.read_bytes()
+    beside = json.loads((tmp_path / "small.json").read_text())
+    assert beside.pop("sha256") == hashlib.sha256(content).hexdigest()
+    assert beside.pop("bytes") == len(content)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        within = json.loads(archive.read("description.json"))
+        assert archive.read("labels_gender.txt").decode() == "male\nfemale\n"
+        assert archive.read("labels_race.txt").decode().split("\n") == [
+            "white", "black", "asian", "indian", "others", "",
+        ]  # fmt: skip
+        assert len(archive.namelist()) == 3
+    assert within == beside
+    # JSON knows no tuples.
+    for key, value in json.loads(json.dumps(description)).items():
+        assert within[key] == value
+
+    network = content[: within["network"]["bytes"]]
+    assert within["network"]["sha256"] == hashlib.sha256(network).hexdigest()
+    details = signature_of(content).get_output_details()
+    assert within["variant"] == "integer"
+    assert within["signature"] == "serving_default"
+    assert within["inputs"] == {
+        "images": {
+            "shape": [1, SIZE, SIZE, 3], "dtype": "uint8", "scale": 1.0,
+            "zero_point": 0,
+        }
+    }  # fmt: skip
+    for name, tensor in within["outputs"].items():
+        assert tensor["shape"] == details[name]["shape"].tolist()
+        assert (tensor["scale"], tensor["zero_point"]) == details[name]["quantization"]
+    assert within["outputs"]["race"]["labels"] == "labels_race.txt"
+    assert "labels" not in within["outputs"]["age"]
+
+
+def test_the_files_within_come_out_with_the_standard_library(model, tmp_path):
+    path = tmp_path / "small.tflite"
+    litert.write(answer_model(model), saved_model.describe(model.tasks, SIZE), path)
+    subprocess.run(
+        [sys.executable, "-m", "zipfile", "-e", path, tmp_path / "out"], check=True
+    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "description.json", "labels_gender.txt", "labels_race.txt",
+    ]  # fmt: skip

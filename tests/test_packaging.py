@@ -25,9 +25,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs; the others are for machines of another kind.
-LOCKED_EXTRAS = ("dev",)
+LOCKED_EXTRAS = ("dev", "serve")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
-NEVER_IMPORTED = {"dill", "importlib-resources", "ruff", "setuptools"}
+NEVER_IMPORTED = {
+    "dill",
+    "importlib-resources",
+    "pytest-xdist",
+    "ruff",
+    "setuptools",
+}
 
 
 def requirements() -> dict[str, list[str]]:
@@ -94,17 +100,22 @@ def names(group: str) -> set[str]:
 
 
 def test_every_import_is_asked_for():
-    """Users go without the extra dev; whoever runs the tests has it."""
+    """Users go without the extras; whoever runs the tests has the locked ones."""
     used = imported(["hydranet_tf", "datasets", "benchmarks", ""])
+    served = imported(["examples/serving"])
     tested = imported(["tests", "datasets"])
     assert {"tensorflow", "keras", "numpy"} <= used
-    assert used - names("") <= {"pytest"}, "a builder's test stands beside it"
-    assert tested <= names("") | names("dev")
+    # A builder's test stands beside it; an export without warm-up requests is
+    # whole.
+    assert used - names("") <= {"pytest", "tensorflow-serving-api"}
+    assert served <= names("") | names("serve")
+    assert tested <= names("") | names("dev") | names("serve")
 
 
 def test_everything_asked_for_is_used():
-    used = imported(["hydranet_tf", "datasets", "tests", "benchmarks", ""])
-    assert (names("") | names("dev")) - used == NEVER_IMPORTED
+    folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
+    asked = names("") | names("dev") | names("serve")
+    assert asked - imported(folders) == NEVER_IMPORTED
 
 
 @pytest.mark.parametrize(

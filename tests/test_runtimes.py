@@ -210,8 +210,40 @@ def phone(paths, tmp_path):
 
 
 def test_a_tflite_file_that_was_cut_short(phone):
-    phone.write_bytes(phone.read_bytes()[:-100])
+    whole = phone.read_bytes()
+    phone.write_bytes(whole[:-100])
+    refuse(phone, "cut short", f"{len(whole) - 100} bytes", str(len(whole)))
+    # Alone: the archive that explains it stands at the end and is gone.
+    phone.with_suffix(".json").unlink()
+    refuse(phone, "cut short", "phone.json", "description.json")
+
+
+def test_a_tflite_file_with_a_changed_byte(phone):
+    content = bytearray(phone.read_bytes())
+    content[len(content) // 2] ^= 1
+    phone.write_bytes(content)
     refuse(phone, "sha256", "damaged")
+    phone.with_suffix(".json").unlink()
+    refuse(phone, "sha256", "description.json")
+
+
+def test_a_sidecar_of_another_export(model, phone, tmp_path):
+    other = tmp_path / "other" / "phone.tflite"
+    other.parent.mkdir()
+    description = saved_model.describe(model.tasks, SIZE)
+    litert.write(answer_model(random_model(seed=1)), description, other)
+    shutil.copy(other.with_suffix(".json"), phone.with_suffix(".json"))
+    refuse(phone, "sha256", "another export")
+
+
+def test_a_tflite_file_explains_itself(model, phone):
+    phone.with_suffix(".json").unlink()
+    alone = phone.rename(phone.with_name("renamed.tflite"))
+    loaded = runtimes.load(alone)
+    assert (loaded.tasks, loaded.image_size) == (TASKS, SIZE)
+    images = random_images(2)
+    expected = answer_model(model).predict_on_batch(images)
+    assert_same_answers(loaded.answers(images), expected)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model" * 9])
@@ -222,23 +254,23 @@ def test_a_file_that_is_no_model_at_all(phone, content):
     description["sha256"] = hashlib.sha256(content).hexdigest()
     sidecar.write_text(json.dumps(description))
     refuse(phone, "LiteRT cannot run")
+    sidecar.unlink()
+    refuse(phone, "not made by export.py")
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        (None, "phone.json"),
         ("{", "phone.json"),
         ("[]", "phone.json"),
-        ('{"image_size": 40}', "tasks"),
-        ('{"image_size": 40, "tasks": [{"name": "age"}]}', "tasks"),
+        ('{"image_size": 40}', "sha256"),
+        ('{"image_size": 40, "sha256": "SHA256"}', "tasks"),
+        ('{"tasks": [{"name": "age"}], "sha256": "SHA256"}', "tasks"),
     ],
 )
-def test_a_tflite_file_without_a_usable_description(phone, text, part):
-    sidecar = phone.with_suffix(".json")
-    sidecar.unlink()
-    if text is not None:
-        sidecar.write_text(text)
+def test_a_tflite_file_with_an_unusable_sidecar(phone, text, part):
+    digest = hashlib.sha256(phone.read_bytes()).hexdigest()
+    phone.with_suffix(".json").write_text(text.replace("SHA256", digest))
     with pytest.raises(runtimes.LoadError, match=part):
         runtimes.load(phone)
 
@@ -247,6 +279,38 @@ def test_a_description_of_other_tasks(phone):
     sidecar = phone.with_suffix(".json")
     sidecar.write_text(sidecar.read_text().replace('"gender"', '"glasses"'))
     refuse(phone, "glasses", "another export")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_dynamic_batch_runs_at_full_size(model, tmp_path, alone):
+    path = tmp_path / "phone.tflite"
+    description = saved_model.describe(model.tasks, SIZE)
+    litert.write(answer_model(model), description, path, dynamic_batch=True)
+    if alone:
+        path.with_suffix(".json").unlink()
+    loaded = runtimes.load(path)
+    assert loaded.batch_size == 32
+    images = random_images(33)
+    expected = answer_model(model).predict_on_batch(images)
+    assert_same_answers(loaded.answers(images), expected)
+    assert_same_answers(
+        loaded.answers(images[:1]), {k: v[:1] for k, v in expected.items()}
+    )
+
+
+def test_integer_answers_become_years_and_probabilities(model, tmp_path):
+    path = tmp_path / "phone.tflite"
+    description = saved_model.describe(model.tasks, SIZE)
+    images = random_images(20)
+    litert.write(answer_model(model), description, path, "integer", calibration=images)
+    found = runtimes.load(path).answers(images)
+    assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
+    expected = answer_model(model).predict_on_batch(images)
+    assert_same_answers(found, expected, years=3, probability=0.1)
+    # Steps of the written scale, not raw levels.
+    outputs = json.loads(path.with_suffix(".json").read_text())["outputs"]
+    steps = found["age"] / outputs["age"]["scale"] + outputs["age"]["zero_point"]
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
 
 
 def test_a_saved_model_that_is_damaged(paths, tmp_path):

@@ -240,7 +240,17 @@ def test_thirty_examples_are_enough():
 def test_without_a_large_group_none_is_worst():
     found = grouped([5, 6], errors=[1, 2])
     assert found.worst("age.mae") is None
+    assert found.without_worst("age.mae") == "every group is small"
     assert [g.name for g in found.suspects("age.mae")] == ["male, black", "male, white"]
+
+
+def test_nobody_is_worst_where_all_are_alike():
+    found = grouped([40, 60, 10], errors=[3, 3, 9])
+    assert found.worst("age.mae") is None
+    assert found.without_worst("age.mae") == "no group is worse than another"
+    assert [g.name for g in found.suspects("age.mae")] == ["male, asian"]
+    alone = grouped([40], errors=[3])
+    assert alone.worst("age.mae").name == "male, white"
 
 
 def test_of_equally_bad_groups_the_larger_is_named():
