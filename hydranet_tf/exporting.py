@@ -22,11 +22,13 @@ import tensorflow as tf
 import hydranet_tf
 from hydranet_tf import (
     artefacts,
+    atomic,
     calibration,
     checkpoints,
     export_table,
     latency,
     litert,
+    model_card,
     parity,
     saved_model,
     sources,
@@ -169,8 +171,8 @@ def export(
 
     `output` receives `hydranet/N` (SavedModel, N the next free version),
     `hydranet.tflite` and `hydranet_VARIANT.tflite` with a description each,
-    and `export.json`, which records how each artefact was made and how its
-    answers compare with the Keras model's.
+    `MODEL_CARD.md`, and `export.json`, which records how each artefact was
+    made and how its answers compare with the Keras model's.
 
     Args:
         model: any precision; what is converted is float32.
@@ -224,7 +226,10 @@ def export(
         )
         origin = {**(origin or {}), **_about(sample, drawn)}
         artefacts.record(finished, output, origin)
-    return Export(finished, export_table.table(finished, sample), drawn)
+        table = export_table.table(finished, sample)
+        card = model_card.text(model.tasks, description, origin, table)
+        atomic.write_text(output / model_card.FILE, card)
+    return Export(finished, table, drawn)
 
 
 def _about(

@@ -23,6 +23,7 @@ from small_network import (
 )
 
 from hydranet_tf import (
+    crops,
     exporting,
     litert,
     parity,
@@ -77,6 +78,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_what_an_export_writes(run):
     names = {name for name in contents(run / "output") if "variables" not in name}
     assert names == {
+        "MODEL_CARD.md",
         "export.json",
         "hydranet.json",
         "hydranet.tflite",
@@ -93,6 +95,17 @@ def test_what_is_exported_answers_as_the_run_does(model, run, name):
     expected = answer_model(model).predict_on_batch(images)
     found = runtimes.load(run / "output" / name).answers(images)
     assert_same_answers(found, expected)
+
+
+def test_the_card_tells_labels_crop_and_uses(run, data):
+    card = (run / "output" / "MODEL_CARD.md").read_text()
+    assert "white, black, asian, indian, others, in this order" in card
+    assert "what annotators saw" in card and "Uses this card bars" in card
+    assert f"- Data: {data}" in card and "On 70 faces" in card
+    for x, y in crops.CONTRACT["points"].values():
+        assert f"| {x:g} | {y:g} |" in card
+    asset = run / "output" / "hydranet" / "1" / "assets" / "tasks.json"
+    assert json.loads(asset.read_text())["face"]["rule"] in card
 
 
 def test_the_record_says_where_it_came_from_and_how_well_it_agrees(run, data):

@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtimes",),
     ("parity", "latency"),
     ("artefacts",),
-    ("export_table",),
+    ("export_table", "model_card"),
     ("exporting",),
     # Scores of answers, by group, what they say, how that is written and drawn.
     ("scores",),
