@@ -36,8 +36,10 @@ def write(image: np.ndarray, faces: Sequence[Face], path: Path) -> None:
 
 
 def lines(face: Face) -> list[str]:
-    """The answers in words, for example `34.2 years` and `female 93 %`."""
+    """The answers in words, for example `34.2 years (28-41)` and `female 93 %`."""
     text = [] if face.age is None else [f"{face.age:.1f} years"]
+    if face.age_low is not None:
+        text[0] += f" ({face.age_low:.0f}-{face.age_high:.0f})"
     for name, shares in face.probabilities.items():
         best = getattr(face, name)
         text.append(f"{best} {100 * shares[best]:.0f} %")

@@ -14,6 +14,7 @@ from absl import flags
 
 from hydranet_tf.augmentation import STRENGTHS
 from hydranet_tf.backbones import BACKBONES
+from hydranet_tf.tasks import HEADS, VALUE
 
 LEARNED = "learned"
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -66,6 +67,12 @@ class TrainingConfig:
     width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
     image_size: int = _setting(200, "Side of the images in pixels.")
     augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
+    age_head: str = _setting(
+        VALUE,
+        "How age is answered: by one value, trained by its absolute error as "
+        "published, or by a distribution over years, which also gives an interval.",
+        HEADS,
+    )
     dropout: float = _setting(0.0, "Share of features each head drops.")
     loss_weights: str = _setting(
         LEARNED,

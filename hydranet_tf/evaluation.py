@@ -158,8 +158,9 @@ def predict(
             "expected examples to evaluate; there is none. Look at --data and --split"
         )
     return {
-        task.name: np.concatenate([part[task.name] for part in parts])
+        name: np.concatenate([part[name] for part in parts])
         for task in loaded.tasks
+        for name in task.outputs
     }
 
 

@@ -192,6 +192,7 @@ def export(
     """
     output = Path(output)
     _check_request(output, request)
+    _check_integer(model, request)
     model = _in_float32(model)
     sample = parity.draw(model, examples, model.image_size)
     drawn, seen = None, None
@@ -307,6 +308,17 @@ def _check_request(output: Path, request: Request) -> None:
                     f"{path} exists already: give another --output, or "
                     "--overwrite to replace it"
                 )
+
+
+def _check_integer(model: HydraNet, request: Request) -> None:
+    by_distribution = [task.name for task in model.tasks if task.is_distribution]
+    if by_distribution and litert.INTEGER in request.litert_variants:
+        raise ExportError(
+            f"this network answers {', '.join(by_distribution)} by quantiles of a "
+            f"distribution, which 8 bits cannot hold: leave out the variant "
+            f"{litert.INTEGER} and take {litert.INT8}, whose heads are float32, or "
+            "train with --age_head=value"
+        )
 
 
 def _check_parity(staged: Sequence[Artefact], sample: parity.Sample) -> None:

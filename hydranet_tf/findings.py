@@ -58,21 +58,24 @@ def find(
         ids: [n] names of the examples, n >= 1.
         labels: [n] by task name, `MISSING` where absent; a task that is not in
             the dict has no labels.
-        answers: by task name: [n] in the task's unit, or probabilities
-            [n, classes].
+        answers: by the names of `task.outputs`: [n] in the task's unit, or
+            probabilities [n, classes].
         seed: of the intervals.
 
     Raises:
         EvaluationError: if shapes, values or lengths are not as above.
     """
     tasks, n = tuple(tasks), len(ids)
-    answers = {task.name: np.asarray(answers[task.name]) for task in tasks}
+    answers = {
+        name: np.asarray(answers[name]) for task in tasks for name in task.outputs
+    }
     complete = {
         task.name: np.asarray(labels.get(task.name, np.full(n, MISSING)))
         for task in {t.name: t for t in (*GROUPING, *tasks)}.values()
     }
     for task in tasks:
-        _check_answers(task, ids, answers[task.name])
+        for name in task.outputs:
+            _check_answers(task, name, ids, answers[name])
         if len(complete[task.name]) != n:
             raise EvaluationError(
                 f"expected {n} labels of {task.name}, as many as there are ids; "
@@ -90,6 +93,7 @@ def find(
         answers=answers,
         scores={
             t.name: scores.score(t, complete[t.name], answers[t.name], seed)
+            | _interval_scores(t, complete[t.name], answers, seed)
             for t in tasks
         },
         confusions=each(scores.confusion, classified),
@@ -192,18 +196,27 @@ def _worst_json(groups: breakdown.Groups, key: str) -> dict[str, Any]:
     }
 
 
-def _check_answers(task: Task, ids: np.ndarray, answers: np.ndarray) -> None:
+def _interval_scores(task, labels, answers, seed) -> dict[str, scores.Score]:
+    if not task.is_distribution:
+        return {}
+    low, high = (answers[name] for name in task.outputs[1:])
+    return scores.interval_scores(labels, low, high, seed)
+
+
+def _check_answers(
+    task: Task, name: str, ids: np.ndarray, answers: np.ndarray
+) -> None:
     shape = (len(ids),) if task.is_regression else (len(ids), len(task.classes))
     if answers.shape != shape:
         raise EvaluationError(
-            f"expected answers of {task.name} of the shape {list(shape)}; got "
+            f"expected answers of {name} of the shape {list(shape)}; got "
             f"{list(answers.shape)}"
         )
     bad = ~np.isfinite(answers.reshape(len(ids), -1)).all(axis=1)
     if bad.any():
         raise EvaluationError(
             f"the model answers {bad.sum():,} of {len(ids):,} examples with NaN or "
-            f"infinity for {task.name}, first {ids[bad.argmax()]}: it cannot be "
+            f"infinity for {name}, first {ids[bad.argmax()]}: it cannot be "
             "evaluated; go back to a checkpoint from before its loss turned NaN"
         )
     # Eight-bit probabilities may miss a sum of one by a few steps of 1/256.

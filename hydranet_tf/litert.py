@@ -49,12 +49,16 @@ CALIBRATED = (INT8, INTEGER)
 # What heads consist of and, with activations fused into them, no backbone does.
 _OPERATORS_OF_HEADS = (
     "CONCATENATION",
+    "CUMSUM",
+    "DIV",
     "FULLY_CONNECTED",
     "MAXIMUM",
     "MINIMUM",
     "RELU",
     "RESHAPE",
     "SOFTMAX",
+    "SUB",
+    "SUM",
 )
 
 _BUILTIN_NAMES = {

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
+from hydranet_tf import distributions
 from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
 
 # exp(-s) stays between 1/1100 and 1100: a loss that a network drives to zero
@@ -31,8 +32,8 @@ def example_losses(task: Task, labels, logits):
     Args:
         task: decides the kind of loss.
         labels: `[batch]`, years or class indices.
-        logits: `[batch]` years; `[batch, 1]` logit of class 1; or
-            `[batch, classes]`.
+        logits: `[batch]` years; `[batch, bins]` of a distribution over
+            years; `[batch, 1]` logit of class 1; or `[batch, classes]`.
 
     Returns:
         float32 `[batch]`: years, or nats.
@@ -41,6 +42,8 @@ def example_losses(task: Task, labels, logits):
     # MISSING is no class index: without this, the gather below would be asked
     # for entry -1 and the masked row could hold anything.
     present = ops.maximum(labels, 0)
+    if task.is_distribution:
+        return distributions.cross_entropy(task, present, logits)
     if task.kind == REGRESSION:
         return ops.abs(ops.cast(present, "float32") - logits)
     if task.kind == BINARY:
@@ -80,7 +83,8 @@ def constant_answer_loss(task: Task, labels) -> float:
 
     Returns:
         Mean distance from the median (years), or the entropy of the class
-        frequencies (nats); 1.0 where there is no label or only one value.
+        frequencies, for a distribution those of the whole units (nats); 1.0
+        where there is no label or only one value.
     """
     import numpy as np
 
@@ -88,10 +92,10 @@ def constant_answer_loss(task: Task, labels) -> float:
     labels = labels[labels != MISSING]
     if not labels.size:
         return 1.0
-    if task.is_regression:
+    if task.is_regression and not task.is_distribution:
         loss = float(np.mean(np.abs(labels - np.median(labels))))
     else:
-        share = np.bincount(labels, minlength=len(task.classes)) / labels.size
+        share = np.bincount(np.round(labels).astype(int)) / labels.size
         share = share[share > 0]
         loss = float(-np.sum(share * np.log(share)))
     return loss if loss > 0 else 1.0
@@ -113,7 +117,7 @@ class UncertaintyWeights(keras.layers.Layer):
     its unit. A task without a label in the batch adds nothing.
 
     Args:
-        kinds: kind of each task, in order.
+        kinds: kind of each task's likelihood, in order.
         constant_losses: what a constant answer loses at each task, see
             `constant_answer_loss`.
         rate: learning rate of the s relative to the network's, exact for

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from hydranet_tf import distributions
 from hydranet_tf.losses import label_mask
-from hydranet_tf.tasks import Task
+from hydranet_tf.tasks import Task, from_config
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -23,6 +24,22 @@ class MaskedMeanAbsoluteError(keras.metrics.Mean):
         del sample_weight  # Presence of the label is the only weight.
         errors = ops.abs(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
         super().update_state(errors, sample_weight=label_mask(y_true))
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class MaskedMedianError(MaskedMeanAbsoluteError):
+    """The same of the median of a predicted distribution."""
+
+    def __init__(self, task: Task, name: str = "mae", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.task = task if isinstance(task, Task) else from_config(task)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds labels `[batch]` and logits `[batch, bins]`."""
+        super().update_state(y_true, distributions.median(self.task, y_pred))
+
+    def get_config(self):
+        return {**super().get_config(), "task": vars(self.task)}
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -56,9 +73,10 @@ def score_name(task: Task) -> str:
 
 def task_metrics(tasks: Sequence[Task]) -> dict[str, list[keras.metrics.Metric]]:
     """The score of each task, in the form that `Model.compile` takes."""
-    return {
-        task.name: [
-            MaskedMeanAbsoluteError() if task.is_regression else MaskedAccuracy()
-        ]
-        for task in tasks
-    }
+    return {task.name: [_metric(task)] for task in tasks}
+
+
+def _metric(task: Task) -> keras.metrics.Metric:
+    if task.is_distribution:
+        return MaskedMedianError(task)
+    return MaskedMeanAbsoluteError() if task.is_regression else MaskedAccuracy()

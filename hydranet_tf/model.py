@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from hydranet_tf import backbones, losses
+from hydranet_tf import backbones, distributions, losses
 from hydranet_tf.augmentation import Augmentation
-from hydranet_tf.tasks import BINARY, TASKS, Task
+from hydranet_tf.tasks import BINARY, TASKS, Task, from_config
 
 # Channel means and deviations of ImageNet in levels 0..255: what pretrained
 # ResNets were fed, and as good as any other for a network from scratch.
@@ -25,7 +25,8 @@ class HydraNet(keras.Model):
 
     A functional Keras model: images `[batch, side, side, 3]`, RGB 0..255, to
     a dict of logits by task name: `[batch]` in the task's unit (regression),
-    `[batch, 1]` logit of class 1 (yes-no) or `[batch, classes]`, float32.
+    `[batch, bins]` (regression by a distribution), `[batch, 1]` logit of
+    class 1 (yes-no) or `[batch, classes]`, float32.
     For probabilities, and for export, see `answer_model`.
 
     Only `compute_loss` is overridden, so `fit`, `evaluate`, distribution and
@@ -61,7 +62,7 @@ class HydraNet(keras.Model):
         **kwargs,
     ):
         tasks = tuple(
-            task if isinstance(task, Task) else Task(**_tuples(task)) for task in tasks
+            task if isinstance(task, Task) else from_config(task) for task in tasks
         )
         augment = Augmentation.of_strength(augmentation, seed)
         network = _network(backbone, image_size, width, dropout, seed, tasks)
@@ -133,14 +134,16 @@ def answer_model(model: HydraNet) -> keras.Model:
         model: shares its weights with the result.
 
     Returns:
-        A model from images `[batch, side, side, 3]` 0..255 to a dict by task
-        name: `[batch]` in the task's unit within its range, or probabilities
-        `[batch, classes]`, in the order of `task.classes`.
+        A model from images `[batch, side, side, 3]` 0..255 to a dict by the
+        names of `task.outputs`: `[batch]` in the task's unit within its range,
+        or probabilities `[batch, classes]`, in the order of `task.classes`.
     """
     size = model.image_size
     images = keras.Input((size, size, 3), name="images")
     logits = model.network(images)
-    answers = {task.name: _answer(task, logits[task.name]) for task in model.tasks}
+    answers = {}
+    for task in model.tasks:
+        answers |= _answers(task, logits[task.name])
     return keras.Model(images, answers, name="answers")
 
 
@@ -170,6 +173,10 @@ def _head(features, task: Task, dropout: float, seed: int):
     if dropout:
         x = layers.Dropout(dropout, seed=seed, dtype="float32")(x)
     x = layers.Dense(task.num_logits, dtype="float32", name=f"{name}_logits")(x)
+    if task.is_distribution:
+        return layers.Rescaling(
+            1.0, distributions.prior(task), dtype="float32", name=name
+        )(x)
     if not task.is_regression:
         return x
     x = layers.Rescaling(
@@ -178,14 +185,12 @@ def _head(features, task: Task, dropout: float, seed: int):
     return layers.Reshape((), dtype="float32", name=name)(x)
 
 
-def _answer(task: Task, logits):
+def _answers(task: Task, logits) -> dict:
+    if task.is_distribution:
+        return distributions.answers(task, logits)
     if task.is_regression:
-        return ops.clip(logits, task.low, task.high)
+        return {task.name: ops.clip(logits, task.low, task.high)}
     if task.kind == BINARY:
-        return ops.softmax(ops.concatenate([ops.zeros_like(logits), logits], -1))
-    return ops.softmax(logits)
+        logits = ops.concatenate([ops.zeros_like(logits), logits], -1)
+    return {task.name: ops.softmax(logits)}
 
-
-def _tuples(config: dict) -> dict:
-    """Undoes what JSON does to tuples."""
-    return {**config, "classes": tuple(config["classes"])}

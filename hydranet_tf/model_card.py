@@ -80,5 +80,9 @@ def text(
 
 def _answer(task: Task) -> str:
     if task.is_regression:
-        return f"- {task.name} in {task.unit}, {task.low:g} to {task.high:g}"
+        interval = ", with an interval of 80 % probability"
+        return (
+            f"- {task.name} in {task.unit}, {task.low:g} to {task.high:g}"
+            f"{interval if task.is_distribution else ''}"
+        )
     return f"- {task.name}: probabilities of {', '.join(task.classes)}, in this order"

@@ -71,7 +71,8 @@ class Comparison:
     """An artefact's answers beside those of the Keras model.
 
     Attributes:
-        differences: the largest, by task name: years, or probability.
+        differences: the largest, by task name, over all its outputs: years, or
+            probability.
         scores: see `Sample.scores`.
         losses: by task name, how much worse than Keras' the score is. For a
             task without labels Keras' answers stand for them, which is the
@@ -185,28 +186,35 @@ def _answers_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
         for start in range(0, len(sample), _BATCH_SIZE)
     ]
     return {
-        task.name: np.concatenate([part[task.name].numpy() for part in parts])
+        name: np.concatenate([part[name].numpy() for part in parts])
         for task in sample.tasks
+        for name in task.outputs
     }
 
 
 def _compare(answers: Mapping[str, np.ndarray], sample: Sample) -> Comparison:
     differences, losses = {}, {}
     for task in sample.tasks:
+        differences[task.name] = max(
+            _difference(answers[name], sample.answers[name]) for name in task.outputs
+        )
         found, expected = answers[task.name], sample.answers[task.name]
-        # Broadcasting would let a single answer stand for all of them.
-        if found.shape != expected.shape:
-            raise ParityError(
-                f"expected answers of the shape {list(expected.shape)}; the "
-                f"artefact gives {list(found.shape)}"
-            )
-        differences[task.name] = float(np.max(np.abs(found - expected)))
         labels = sample.labels[task.name]
         if np.all(labels == MISSING):
             labels = expected if task.is_regression else np.argmax(expected, -1)
         loss = _score(task, labels, found) - _score(task, labels, expected)
         losses[task.name] = loss if task.is_regression else -loss
     return Comparison(differences, sample.scores(answers), losses)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    # Broadcasting would let a single answer stand for all of them.
+    if found.shape != expected.shape:
+        raise ParityError(
+            f"expected answers of the shape {list(expected.shape)}; the artefact "
+            f"gives {list(found.shape)}"
+        )
+    return float(np.max(np.abs(found - expected)))
 
 
 def _score(task: Task, labels: np.ndarray, answers: np.ndarray) -> float | None:

@@ -39,7 +39,8 @@ class Face:
             where the picture was taken as a face and nothing was searched.
         detection_score: None also where the detector gives none.
         age: years.
-        age_low, age_high: interval of the age; None while no head gives one.
+        age_low, age_high: ends of an interval that holds 80 % of the age's
+            probability; None where the head gives a value alone.
         gender, race: the class of the largest probability, by name.
         probabilities: by task and class name.
     """
@@ -214,7 +215,7 @@ def _face(
     for task in tasks:
         answer = answers[task.name][row]
         if task.is_regression:
-            values[task.name] = float(answer)
+            values |= {name: float(answers[name][row]) for name in task.outputs}
         else:
             values[task.name] = task.classes[int(answer.argmax())]
             probabilities[task.name] = dict(

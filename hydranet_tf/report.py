@@ -119,6 +119,9 @@ def write_predictions(
         names.append(f"predicted_{task.name}")
         if task.is_regression:
             columns.append([f"{value:.6g}" for value in values])
+            for name in task.outputs[1:]:
+                names.append(f"predicted_{name}")
+                columns.append([f"{value:.6g}" for value in answers[name]])
         else:
             columns.append([task.classes[i] for i in values.argmax(axis=1)])
     for task in tasks:

@@ -64,8 +64,8 @@ class Runtime:
                 `preprocessing.decode_and_resize` does; n may be 0.
 
         Returns:
-            By task name, float32: `[n]` in the task's unit, or probabilities
-            `[n, classes]`.
+            By the names of `task.outputs`, float32: `[n]` in the task's unit,
+            or probabilities `[n, classes]`.
 
         Raises:
             ValueError: if the images have another type or shape.
@@ -83,10 +83,9 @@ class Runtime:
             for start in range(0, len(images), self.batch_size)
         ]
         return {
-            task.name: np.concatenate(
-                [_empty(task), *(part[task.name] for part in parts)]
-            )
+            name: np.concatenate([_empty(task), *(part[name] for part in parts)])
             for task in self.tasks
+            for name in task.outputs
         }
 
     def _padded(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -272,7 +271,7 @@ def _tasks_and_size(description: Any, source: str) -> tuple[tuple[Task, ...], in
 
 
 def _check_names(path: Path, tasks: tuple[Task, ...], outputs) -> None:
-    expected = sorted(task.name for task in tasks)
+    expected = sorted(name for task in tasks for name in task.outputs)
     if sorted(outputs) != expected:
         raise LoadError(
             f"expected the outputs {expected} from {path}; it has "

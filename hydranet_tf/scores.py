@@ -49,6 +49,10 @@ MEANINGS: Mapping[str, Meaning] = {
     "mae": Meaning("mean absolute error", False, False),
     "cs5": Meaning("CS@5, share off by at most 5", True, True),
     "bias": Meaning("bias (predicted minus label)", None, False),
+    # Neither is good alone: a wide interval holds everything. What is wanted is
+    # the promised share with the least width.
+    "coverage": Meaning("share of labels in the 80 % interval", None, True),
+    "width": Meaning("mean width of the 80 % interval", None, False),
     "accuracy": Meaning("accuracy", True, True),
     "balanced_accuracy": Meaning("balanced accuracy", True, True),
 }
@@ -144,6 +148,26 @@ def score(
     if not len(labels):
         return {name: Score(0) for name in names}
     return measure(labels, answers, seed)
+
+
+def interval_scores(
+    labels: np.ndarray, low: np.ndarray, high: np.ndarray, seed: int = 0
+) -> dict[str, Score]:
+    """Scores of predicted intervals `[low, high]`.
+
+    Args:
+        labels, low, high: [n]; a label may be `MISSING`.
+
+    Returns:
+        `coverage`, the share of labels within their interval, its ends
+        included, and `width`, the mean of high - low in the task's unit.
+    """
+    kept = present(labels)
+    labels, low, high = (np.asarray(v)[kept] for v in (labels, low, high))
+    if not len(labels):
+        return {"coverage": Score(0), "width": Score(0)}
+    columns = np.stack([(low <= labels) & (labels <= high), high - low], axis=1)
+    return bootstrap(columns, lambda m: {"coverage": m[:, 0], "width": m[:, 1]}, seed)
 
 
 def _score_numbers(labels, answers, seed) -> dict[str, Score]:

@@ -20,6 +20,12 @@ REGRESSION = "regression"
 BINARY = "binary"
 CATEGORICAL = "categorical"
 
+# What the head of a regression answers with: one value, or a probability for
+# each whole unit of its range.
+VALUE = "value"
+DISTRIBUTION = "distribution"
+HEADS = (VALUE, DISTRIBUTION)
+
 
 class LabelError(ValueError):
     """A label that its task cannot take; the message says what it can."""
@@ -38,6 +44,8 @@ class Task:
         low, high: smallest and largest label that a regression accepts.
         centre, spread: a regression head answers `centre + spread * x`, so
             that a fresh network starts with plausible values.
+        head: of a regression, one of `HEADS`; see `distributions` for the
+            second, which can also say how sure it is.
     """
 
     name: str
@@ -49,15 +57,35 @@ class Task:
     high: float = 0.0
     centre: float = 0.0
     spread: float = 1.0
+    head: str = VALUE
 
     @property
     def is_regression(self) -> bool:
         return self.kind == REGRESSION
 
     @property
+    def is_distribution(self) -> bool:
+        """Whether the head answers with probabilities of whole units."""
+        return self.is_regression and self.head == DISTRIBUTION
+
+    @property
     def num_logits(self) -> int:
-        """Width of the head: one for a regression or a yes-no question."""
+        """Width of the head: one for a value or a yes-no question."""
+        if self.is_distribution:
+            return round(self.high - self.low) + 1
         return len(self.classes) if self.kind == CATEGORICAL else 1
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its answers: its own, then the ends of an interval it may have."""
+        if self.is_distribution:
+            return (self.name, f"{self.name}_low", f"{self.name}_high")
+        return (self.name,)
+
+    @property
+    def likelihood(self) -> str:
+        """The kind of likelihood that its loss is the negative logarithm of."""
+        return CATEGORICAL if self.is_distribution else self.kind
 
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
@@ -129,6 +157,14 @@ RACE = Task(
 TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)
 
 
+def with_head(tasks: Sequence[Task], head: str) -> tuple[Task, ...]:
+    """The tasks, the regressions among them answered by another head."""
+    return tuple(
+        dataclasses.replace(task, head=head) if task.is_regression else task
+        for task in tasks
+    )
+
+
 def to_json(tasks: Sequence[Task]) -> str:
     """Writes tasks as the JSON that travels with weights and exports."""
     return json.dumps([dataclasses.asdict(task) for task in tasks], indent=2)
@@ -136,6 +172,9 @@ def to_json(tasks: Sequence[Task]) -> str:
 
 def from_json(text: str) -> tuple[Task, ...]:
     """Reads what `to_json` wrote."""
-    return tuple(
-        Task(**{**row, "classes": tuple(row["classes"])}) for row in json.loads(text)
-    )
+    return tuple(from_config(row) for row in json.loads(text))
+
+
+def from_config(values: dict) -> Task:
+    """Makes a task of its attributes, lists (of JSON) for tuples allowed."""
+    return Task(**{**values, "classes": tuple(values["classes"])})

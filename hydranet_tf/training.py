@@ -124,17 +124,15 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
 
 def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
     """The network with its loss weights, not compiled."""
+    asked = tasks.with_head(tasks.TASKS, config.age_head)
     fixed = config.fixed_loss_weights()
     if fixed is not None:
         weighting = losses.FixedWeights(fixed)
     else:
         labels = training.examples.labels
         weighting = losses.UncertaintyWeights(
-            [task.kind for task in tasks.TASKS],
-            [
-                losses.constant_answer_loss(task, labels[task.name])
-                for task in tasks.TASKS
-            ],
+            [task.likelihood for task in asked],
+            [losses.constant_answer_loss(task, labels[task.name]) for task in asked],
             rate=config.loss_weights_rate,
         )
     return HydraNet(
@@ -145,6 +143,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
         dropout=config.dropout,
         weighting=weighting,
         seed=config.seed,
+        tasks=asked,
     )
 
 
