@@ -26,9 +26,11 @@ from hydranet_tf import (
     checkpoints,
     margin_picture,
     margins,
+    parts,
     pipeline,
     report,
     report_pictures,
+    report_text,
     runtimes,
     scores,
     sources,
@@ -127,8 +129,15 @@ def evaluate_model(
             "bad_images": [dataclasses.asdict(s) for s in faces.bad],
         },
     }
-    margin = margins.measure(loaded, faces.examples, seed)
-    return write(findings, about, output, seed, margin)
+    masks = parts.find(findings.ids, findings.labels, split_lists)
+    return write(
+        findings,
+        about,
+        output,
+        seed,
+        margin=margins.measure(loaded, faces.examples, seed),
+        masks=masks,
+    )
 
 
 def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
@@ -140,7 +149,7 @@ def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
     # What is read first stands last, just above the prompt.
     files = sorted(content["files"], key=lambda name: name == report.REPORT_MD)
     paths = [str(Path(output) / name) for name in files]
-    return "\n".join([report.headline(content), "", *worst, "", *paths])
+    return "\n".join([report_text.headline(content), "", *worst, "", *paths])
 
 
 def predict(
@@ -170,6 +179,7 @@ def write(
     output: Path,
     seed: int = 0,
     margin: Mapping[str, Any] | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Writes report.json, report.md, predictions.csv and the pictures.
 
@@ -179,6 +189,7 @@ def write(
         output: an existing folder.
         seed: that `find` was given.
         margin: from `margins.measure`; None where only answers are known.
+        masks: from `parts.find`.
 
     Returns:
         The content of `report.json`.
@@ -193,7 +204,7 @@ def write(
         names = {path.name for path in folder.iterdir()}
         content = {
             "schema_version": SCHEMA_VERSION,
-            "about_labels": report.ABOUT_LABELS,
+            "about_labels": report_text.ABOUT_LABELS,
             "created": datetime.datetime.now(datetime.UTC).isoformat(
                 timespec="seconds"
             ),
@@ -208,13 +219,14 @@ def write(
             },
             "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
             "groups": groups_json(findings.groups),
+            "parts": parts.measure(findings, masks or {}, seed),
             "margin_sensitivity": margin,
             "pictures": pictures,
             "versions": versions(),
             "files": sorted(names | {report.REPORT_JSON, report.REPORT_MD}),
         }
         report.write_json(content, folder)
-        text = report.markdown(content)
+        text = report_text.markdown(content)
         (folder / report.REPORT_MD).write_text(text, encoding="utf-8")
     return content
 

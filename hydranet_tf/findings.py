@@ -203,9 +203,7 @@ def _interval_scores(task, labels, answers, seed) -> dict[str, scores.Score]:
     return scores.interval_scores(labels, low, high, seed)
 
 
-def _check_answers(
-    task: Task, name: str, ids: np.ndarray, answers: np.ndarray
-) -> None:
+def _check_answers(task: Task, name: str, ids: np.ndarray, answers: np.ndarray) -> None:
     shape = (len(ids),) if task.is_regression else (len(ids), len(task.classes))
     if answers.shape != shape:
         raise EvaluationError(

@@ -193,4 +193,3 @@ def _answers(task: Task, logits) -> dict:
     if task.kind == BINARY:
         logits = ops.concatenate([ops.zeros_like(logits), logits], -1)
     return {task.name: ops.softmax(logits)}
-

@@ -22,6 +22,7 @@ from hydranet_tf import (
     findings,
     pipeline,
     report,
+    report_text,
     runtimes,
     sources,
     training,
@@ -208,7 +209,7 @@ def test_report_for_people(written):
 
 
 def test_table_keeps_bars_and_breaks_apart():
-    lines = report.table(("a", "b"), [("x|y", "1\n2")]).splitlines()
+    lines = report_text.table(("a", "b"), [("x|y", "1\n2")]).splitlines()
     assert lines == [r"| a    |   b |", r"| :--- | --: |", r"| x\|y | 1 2 |"]
 
 
@@ -411,6 +412,7 @@ def trained(tmp_path_factory):
     settings = config.TrainingConfig(
         data=str(faces), split_lists=str(faces / "splits"), backbone="tiny",
         image_size=32, epochs=2, batch_size=12, augmentation="none",
+        age_head="distribution",
     )  # fmt: skip
     training.train(settings, folder / "run")
     return folder
@@ -455,6 +457,27 @@ def test_a_workdir_from_end_to_end(trained, tmp_path):
             best[f"val_{task}_accuracy"]
         )
     check_margins(content, tmp_path)
+    check_interval(content, tmp_path)
+
+
+def check_interval(content, folder):
+    """Share of labels within, and width, of the intervals in the CSV file."""
+    with open(folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ends = [
+        [float(row[f"predicted_age_{end}"]) for row in rows] for end in ("low", "high")
+    ]
+    ages = [float(row["age"]) for row in rows]
+    inside = [a <= age <= b for a, age, b in zip(ends[0], ages, ends[1], strict=True)]
+    found = content["tasks"]["age"]["scores"]
+    assert found["coverage"]["value"] == pytest.approx(np.mean(inside))
+    assert found["width"]["value"] == pytest.approx(
+        np.mean(ends[1]) - np.mean(ends[0]), abs=1e-3
+    )
+    assert all(
+        a < float(row["predicted_age"]) < b
+        for a, row, b in zip(ends[0], rows, ends[1], strict=True)
+    )
 
 
 def check_margins(content, folder):

@@ -60,6 +60,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scores",),
     ("breakdown",),
     ("findings", "report", "report_pictures"),
+    ("report_text",),
+    ("parts",),
     # How much the crop matters.
     ("margins",),
     ("margin_picture",),
