@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import layers, ops
@@ -43,6 +43,8 @@ class HydraNet(keras.Model):
             every task the weight 1.
         seed: of augmentation and dropout.
         tasks: what is answered.
+        temperatures: by task name, what `answer_model` divides logits by, see
+            `temperatures.fit`; 1.0 for a task that is not named.
 
     Raises:
         ValueError: on an unknown backbone or augmentation, naming the known.
@@ -58,6 +60,7 @@ class HydraNet(keras.Model):
         weighting: keras.layers.Layer | None = None,
         seed: int = 0,
         tasks: Sequence[Task] = TASKS,
+        temperatures: Mapping[str, float] | None = None,
         name: str = "hydranet",
         **kwargs,
     ):
@@ -76,6 +79,7 @@ class HydraNet(keras.Model):
         self.dropout = dropout
         self.seed = seed
         self.tasks = tasks
+        self.temperatures = dict(temperatures or {})
         self.network = network
         if weighting is None:
             weighting = losses.FixedWeights([1.0] * len(tasks))
@@ -116,6 +120,7 @@ class HydraNet(keras.Model):
             "weighting": keras.saving.serialize_keras_object(self.weighting),
             "seed": self.seed,
             "tasks": [vars(task) for task in self.tasks],
+            "temperatures": dict(self.temperatures),
             "name": self.name,
         }
 
@@ -143,7 +148,12 @@ def answer_model(model: HydraNet) -> keras.Model:
     logits = model.network(images)
     answers = {}
     for task in model.tasks:
-        answers |= _answers(task, logits[task.name])
+        # A constant of the graph: nothing of it is left at 1.
+        temperature = model.temperatures.get(task.name, 1.0)
+        scaled = logits[task.name]
+        if temperature != 1.0:
+            scaled = scaled * (1 / temperature)
+        answers |= _answers(task, scaled)
     return keras.Model(images, answers, name="answers")
 
 

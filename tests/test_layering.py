@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Flags of a run; it names the backbones and the strengths of augmentation.
     ("config",),
     # Before the model, because HydraNet.compute_loss calls them.
-    ("distributions",),
+    ("distributions", "temperatures"),
     ("losses",),
     ("metrics",),
     ("model",),

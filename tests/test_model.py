@@ -189,3 +189,19 @@ def test_heads_and_loss_stay_float32_under_mixed_precision(precision):
         assert conv.compute_dtype == precision.removeprefix("mixed_")
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
+
+
+def test_answers_are_divided_by_the_temperature_of_their_head():
+    images, _ = batch(3)
+    keras.utils.set_random_seed(0)
+    plain = HydraNet("tiny", SIDE)
+    logits = plain.predict(images, verbose=0)
+    config = plain.get_config()
+    cooled = HydraNet.from_config({**config, "temperatures": {"race": 2.5}})
+    cooled.set_weights(plain.get_weights())
+    found = answer_model(cooled).predict(images, verbose=0)
+    exps = np.exp(logits["race"] / 2.5)
+    expected = exps / exps.sum(-1, keepdims=True)
+    np.testing.assert_allclose(found["race"], expected, rtol=1e-4)
+    before = answer_model(plain).predict(images, verbose=0)
+    np.testing.assert_allclose(found["gender"], before["gender"], rtol=1e-5)
