@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from hydranet_tf import augmentation
 from hydranet_tf.augmentation import STRENGTHS, Augmentation
 
 QUIET = dict(flip=False, zoom=0, shift=0, turn=0, light=0, colour=0, grey=0)
@@ -122,3 +123,29 @@ def test_it_traces_with_an_unknown_batch_size():
     tensor = keras.Input((24, 24, 3))
     model = keras.Model(tensor, layer(tensor, training=True))
     assert model.predict(images(5), verbose=0).shape == (5, 24, 24, 3)
+
+
+def test_samples_are_those_of_keras_own_transform():
+    rng = np.random.default_rng(0)
+    batch = images(8)
+    # Scales, turns and shifts, some of which reach beyond the edges.
+    a, b, d, e = (rng.normal(base, 0.2, 8) for base in (1, 0, 0, 1))
+    c, f = rng.uniform(-6, 6, (2, 8))
+    values = [v.astype("float32") for v in (a, b, c, d, e, f)]
+    zero = np.zeros(8, "float32")
+    expected = keras.ops.image.affine_transform(
+        batch, np.stack([*values, zero, zero], -1), "bilinear", "nearest"
+    )
+    found = augmentation._affine(batch, *values)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_a_step_with_it_can_be_compiled():
+    import tensorflow as tf
+
+    layer = Augmentation.of_strength("strong")
+    compiled = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+    found = compiled(images()).numpy()
+    assert found.shape == (16, 24, 24, 3)
+    assert 0 <= found.min() < found.max() <= 255
+    assert np.abs(found - images()).mean() > 1
