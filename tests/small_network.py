@@ -19,7 +19,7 @@ from hydranet_tf.tasks import TASKS, to_json
 SIZE = 40
 
 
-def random_model(seed: int = 0) -> HydraNet:
+def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
     """A tiny untrained network whose every weight matters to its answers.
 
     Fresh statistics of normalisation are zeros and ones, and a converter that
@@ -28,8 +28,10 @@ def random_model(seed: int = 0) -> HydraNet:
     # Kernels come from Keras' global seed, which a module's fixture gets before
     # any test has set it.
     keras.utils.set_random_seed(seed)
-    weighting = losses.UncertaintyWeights([task.kind for task in TASKS], [1.0] * 3)
-    model = HydraNet("tiny", SIZE, weighting=weighting, seed=seed)
+    weighting = losses.UncertaintyWeights(
+        [task.likelihood for task in tasks], [1.0] * 3
+    )
+    model = HydraNet("tiny", SIZE, weighting=weighting, seed=seed, tasks=tasks)
     rng = np.random.default_rng(seed)
     for variable in model.network.variables:
         if variable.name in ("gamma", "moving_variance"):

@@ -33,6 +33,7 @@ from hydranet_tf import (
 )
 from hydranet_tf.exporting import Request
 from hydranet_tf.model import HydraNet, answer_model
+from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 REPOSITORY = Path(exporting.__file__).parents[1]
 
@@ -312,6 +313,14 @@ def test_requests_that_are_refused_before_any_work(run, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     refuse("TensorFlow backend; this is jax.*KERAS_BACKEND=tensorflow")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["export.json", "file"]
+
+
+def test_a_distribution_is_not_forced_into_integers(examples, tmp_path):
+    model = random_model(tasks=with_head(TASKS, DISTRIBUTION))
+    request = Request(["litert"], ("float32", "integer"))
+    with pytest.raises(exporting.ExportError, match="take int8, whose heads are float"):
+        exporting.export(model, examples, tmp_path, request, training=examples)
+    assert not list(tmp_path.iterdir())
 
 
 def export_py(*arguments):

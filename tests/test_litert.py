@@ -18,6 +18,7 @@ from small_network import SIZE, assert_same_answers, random_images, random_model
 
 from hydranet_tf import litert, saved_model
 from hydranet_tf.model import answer_model
+from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +262,28 @@ def test_the_files_within_come_out_with_the_standard_library(model, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "description.json", "labels_gender.txt", "labels_race.txt",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variant", "years"), [("float32", 1e-3), ("float16", 0.1), ("int8", 3.0)]
+)
+def test_a_distribution_answers_with_its_interval(variant, years):
+    """Quantiles stay in float32 in 8 bits too; 20 images span some 40 years."""
+    network = answer_model(random_model(tasks=with_head(TASKS, DISTRIBUTION)))
+    images = random_images(20)
+    expected = network.predict_on_batch(images)
+    content = litert.convert(network, variant, calibration=images)
+    assert litert.foreign_operators(content) == []
+    signature = signature_of(content)
+    outputs = signature.get_output_details()
+    assert {name: o["dtype"] for name, o in outputs.items()} == dict.fromkeys(
+        ("age", "age_low", "age_high", "gender", "race"), np.float32
+    )
+    dtype = signature.get_input_details()["images"]["dtype"]
+    for image, *row in zip(
+        images, *(expected[n] for n in ("age_low", "age", "age_high")), strict=True
+    ):
+        found = signature(images=image[np.newaxis].astype(dtype))
+        ends = [found[n][0] for n in ("age_low", "age", "age_high")]
+        assert ends[0] < ends[1] < ends[2]
+        np.testing.assert_allclose(ends, row, atol=years)

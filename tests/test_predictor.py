@@ -27,7 +27,7 @@ from small_network import random_model, write_workdir
 from hydranet_tf import crops, detection, preprocessing, runtimes
 from hydranet_tf.detection import DetectionError
 from hydranet_tf.predictor import Face, PictureError, Predictor
-from hydranet_tf.tasks import TASKS
+from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 
 def encoded(picture, kind="PNG", **options):
@@ -62,6 +62,21 @@ def test_answers_can_be_worked_out_from_the_pixels(as_they_are):
         "white", "black", "asian", "indian", "others"
     ]  # fmt: skip
     assert sum(face.probabilities["race"].values()) == pytest.approx(1)
+
+
+def test_a_distribution_gives_an_interval():
+    tasks = with_head(TASKS, DISTRIBUTION)
+
+    def run(images):
+        one = {
+            "age": 30.5, "age_low": 21.0, "age_high": 44.25,
+            "gender": [0.3, 0.7], "race": [0.2, 0.2, 0.2, 0.2, 0.2],
+        }  # fmt: skip
+        return {name: np.array([value] * len(images)) for name, value in one.items()}
+
+    asked = Predictor(runtimes.Runtime(tasks, SIZE, 4, run), detector=None)
+    (face,) = asked(np.asarray(plain(1, 2, 3)))
+    assert (face.age_low, face.age, face.age_high) == (21.0, 30.5, 44.25)
 
 
 def test_a_face_is_plain_python(finding):
