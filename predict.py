@@ -3,12 +3,11 @@
     python predict.py --model=exports/faces/hydranet.tflite --output=faces.csv \
         holiday/ 'scans/*.png' portrait.jpg
 
-writes one row a face; a picture without a face has one row with the status
-no_face, one that cannot be read has its reason there. The same command again
-goes on where it was broken off and skips what is done; for another model name
-another --output. The exit code is the number of unreadable pictures (100: or
-more); 120: nothing could be run. The answers estimate what annotators saw in
-pictures. They are not facts about a person.
+writes one row a face; a picture without one has the status no_face, one that
+cannot be read its reason. The same command again goes on where it was broken off.
+The exit code is the number of unreadable pictures (100: or more); 120: nothing
+could be run. More: docs/photographs.md. The answers estimate what annotators saw
+in pictures. They are not facts about a person.
 """
 
 import os
@@ -24,13 +23,14 @@ _MODEL = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The rows: a .csv or a .jsonl file.", required=True
 )
-_ANNOTATE = flags.DEFINE_string(
-    "annotate", None, "Folder for pictures with boxes and answers."
-)
+_ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for drawn pictures.")
 _NO_DETECT = flags.DEFINE_bool(
     "no_detect", False, "Search no faces: each picture is one, cut as UTKFace's are."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at once.", lower_bound=1)
+_RUNNER = flags.DEFINE_enum(
+    "runner", "local", ["local", "ray"], "Who answers: see docs/photographs.md."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
             detect=not _NO_DETECT.value,
             annotate=_ANNOTATE.value,
             batch_size=_BATCH_SIZE.value,
+            runner=_RUNNER.value,
         )
     except (*photographs.ERRORS, runtimes.LoadError) as error:
         print(f"predict.py: {error}", file=sys.stderr)

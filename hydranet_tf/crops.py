@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hydranet_tf import preprocessing
+from hydranet_tf import pixels
 
 if TYPE_CHECKING:
     from hydranet_tf.detection import Detection
@@ -157,4 +157,4 @@ def cut(image: np.ndarray, square: Square, size: int) -> np.ndarray:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return preprocessing.resize(chip, size).numpy()
+    return pixels.resize(chip, size)

@@ -2,22 +2,24 @@
 
 Pictures are read and searched a few at a time and only their cut faces are
 kept until a batch of pictures is answered, so that memory does not grow with
-their number.
+their number. Batches are answered here or by workers elsewhere; the rows are
+the same, and one process alone writes them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from hydranet_tf import annotation, face_rows, predictor
+from hydranet_tf import annotation, face_rows, predictor, sharded
 from hydranet_tf.detection import DetectionError
 from hydranet_tf.face_rows import FAILED, NO_FACE, OK, UNREADABLE
 from hydranet_tf.predictor import Face, Found, PictureError, Predictor
@@ -28,13 +30,17 @@ _READERS = 4
 # More do not fit next to the codes that shells and absl use.
 MOST_IN_EXIT_CODE = 100
 
+# Who answers: this process, or workers that Ray starts.
+LOCAL, RAY = "local", "ray"
+RUNNERS = (LOCAL, RAY)
+
 
 class PhotographsError(ValueError):
     """Pictures or folders that cannot be used; the message says why."""
 
 
 # What wrong paths and wrong models raise; each says what to do.
-ERRORS = (PhotographsError, face_rows.RowsError)
+ERRORS = (PhotographsError, face_rows.RowsError, sharded.ShardError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +83,7 @@ def predict(
     detect: bool = True,
     annotate: str | os.PathLike | None = None,
     batch_size: int = 32,
+    runner: str = LOCAL,
 ) -> Summary:
     """Answers for every face of many pictures, appended to a file of rows.
 
@@ -89,27 +96,37 @@ def predict(
             are.
         annotate: folder for pictures with boxes and answers.
         batch_size: pictures that are answered at once.
+        runner: of `RUNNERS`. With `RAY` the model is a path, and every machine
+            finds it and the pictures under the names that they have here.
 
     Raises:
         PhotographsError: if there is nothing to read.
         face_rows.RowsError: if the output cannot be used.
         runtimes.LoadError: if there is no whole model.
+        sharded.ShardError: if `RAY` is not there or its workers die.
     """
     files = pictures(paths, annotate)
     targets = _targets(files, annotate)
     with face_rows.Rows(output) as rows:
         left = [file for file in files if file not in rows.finished]
-        if left and not isinstance(model, Predictor):
-            model = Predictor(model) if detect else Predictor(model, None)
+        batches = [
+            [
+                _Picture(file, _absolute(file), targets.get(file))
+                for file in left[start : start + batch_size]
+            ]
+            for start in range(0, len(left), batch_size)
+        ]
+        if runner == RAY:
+            model = _absolute(model)
+        make = functools.partial(_Answering, model, detect)
         try:
             with tqdm(
                 total=len(files), initial=len(files) - len(left),
                 desc="predicting", unit="img", disable=None,
-            ) as bar, ThreadPoolExecutor(_READERS) as pool:  # fmt: skip
-                for start in range(0, len(left), batch_size):
-                    batch = left[start : start + batch_size]
-                    rows.add(_predict_batch(model, batch, targets, pool))
-                    bar.update(len(batch))
+            ) as bar:  # fmt: skip
+                for answered in _results(make, batches, runner):
+                    rows.add(answered)
+                    bar.update(len({row["file"] for row in answered}))
         except OSError as error:
             raise PhotographsError(
                 f"cannot write to {error.filename or rows.path}: {error.strerror}. "
@@ -118,21 +135,53 @@ def predict(
         return Summary(dict(rows.statuses), rows.faces, rows.path)
 
 
-def _predict_batch(
-    model: Predictor,
-    files: Sequence[str],
-    targets: Mapping[str, Path],
-    pool: ThreadPoolExecutor,
-) -> list[dict[str, Any]]:
-    found = list(pool.map(lambda file: _find(model, file), files))
-    rows = []
-    for file, faces in zip(files, _answer(model, found), strict=True):
-        if targets and not isinstance(faces, str):
-            # Read once more, rather than kept: a batch of photographs would
-            # fill gigabytes.
-            annotation.write(predictor.read(file), faces, targets[file])
-        rows += _rows(file, faces)
-    return rows
+class _Picture(NamedTuple):
+    """One of a batch.
+
+    Attributes:
+        file: its name in the rows.
+        path: where it is, for a worker in whatever folder.
+        target: where it goes with boxes and answers, if anywhere.
+    """
+
+    file: str
+    path: str
+    target: Path | None
+
+
+class _Answering:
+    """Answers batches; made once in every process that answers."""
+
+    def __init__(self, model: Predictor | str | os.PathLike, detect: bool):
+        if not isinstance(model, Predictor):
+            model = Predictor(model) if detect else Predictor(model, None)
+        self._model = model
+
+    def __call__(self, batch: Sequence[_Picture]) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(lambda one: _find(self._model, one.path), batch))
+        rows = []
+        for one, faces in zip(batch, _answer(self._model, found), strict=True):
+            if one.target and not isinstance(faces, str):
+                # Read once more, rather than kept: a batch of photographs would
+                # fill gigabytes.
+                annotation.write(predictor.read(one.path), faces, one.target)
+            rows += _rows(one.file, faces)
+        return rows
+
+
+def _results(
+    make: Callable[[], _Answering], batches: Sequence[Sequence[_Picture]], runner: str
+) -> Iterator[list[dict[str, Any]]]:
+    # What is done needs no model and no workers.
+    if not batches:
+        return iter(())
+    return sharded.results(make, batches) if runner == RAY else map(make(), batches)
+
+
+def _absolute(path: str | os.PathLike) -> str:
+    """For processes in another folder; symbolic links stay what they are."""
+    return os.path.join(os.getcwd(), os.path.expanduser(path))
 
 
 def pictures(
@@ -196,7 +245,7 @@ def _targets(
         return {}
     absolute = [os.path.abspath(file) for file in files]
     common = os.path.commonpath([os.path.dirname(file) for file in absolute])
-    folder = Path(annotate).expanduser()
+    folder = Path(_absolute(annotate))
     targets = {}
     for file, path in zip(files, absolute, strict=True):
         name = os.path.relpath(path, common)

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from hydranet_tf import crops, detection, preprocessing, runtimes
+from hydranet_tf import crops, detection, pixels, runtimes
 from hydranet_tf.tasks import TASKS, Task
 
 Picture = np.ndarray | bytes | str | os.PathLike
@@ -125,7 +124,7 @@ class Predictor:
         image = read(picture)
         size = self.runtime.image_size
         if self.detector is None:
-            face = preprocessing.resize(preprocessing.square(image), size).numpy()
+            face = pixels.resize(pixels.square(image), size)
             return Found((None,), face[np.newaxis])
         found = self._detect(image)
         chips = [crops.cut(image, crops.locate(face), size) for face in found]
@@ -173,7 +172,7 @@ def read(picture: Picture) -> np.ndarray:
         PictureError: if there are none.
     """
     if isinstance(picture, np.ndarray):
-        least = preprocessing.MIN_SIDE
+        least = pixels.MIN_SIDE
         shape = picture.shape
         is_picture = picture.ndim == 3 and shape[2] == 3 and min(shape[:2]) >= least
         if picture.dtype != np.uint8 or not is_picture:
@@ -194,6 +193,16 @@ def read(picture: Picture) -> np.ndarray:
                 "expected a path, the bytes of an image file or an array; got "
                 f"{type(picture).__name__}"
             ) from None
+    decoded = pixels.decode(picture)
+    return _decode_anything(picture) if decoded is None else decoded
+
+
+def _decode_anything(picture: bytes) -> np.ndarray:
+    # Imported for the few pictures that need it.
+    import tensorflow as tf
+
+    from hydranet_tf import preprocessing
+
     try:
         return preprocessing.decode(tf.constant(picture)).numpy()
     except tf.errors.OpError as error:

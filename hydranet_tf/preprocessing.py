@@ -2,30 +2,27 @@
 
 decode -> orient -> centre-crop to a square -> antialiased resize -> uint8 RGB.
 
-Training, evaluation, the predictor and the exported SavedModel all call
-`decode_and_resize`, written in TensorFlow operations so that the same code
-runs in tf.data, eagerly and inside a served graph. Pixels are RGB 0..255 at
-every border; normalisation belongs to the network.
+Training, evaluation and the exported SavedModel all call `decode_and_resize`,
+written in TensorFlow operations so that the same code runs in tf.data, eagerly
+and inside a served graph. The predictor gets the same pixels from `pixels`, which
+asks here about all but common files. Pixels are RGB 0..255 at every border;
+normalisation belongs to the network.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# A few hundred bytes can declare gigabytes of pixels. 100 megapixels pass
-# every phone camera's usual output and bound the decoder to 300 MB.
-MAX_PIXELS = 100_000_000
-# Nothing of a face is left below this; such files are icons or damaged.
-MIN_SIDE = 8
-
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# EXIF stands in the first segments of a file, and a JPEG segment ends before
-# 64 KiB; what begins later than this is not looked for.
-_EXIF_WINDOW = 68 * 1024
-_ORIENTATION_TAG = 0x0112
-_TIFF_ENTRY_BYTES = 12
-_MAX_TIFF_ENTRIES = 256
+from hydranet_tf.pixels import (
+    EXIF_WINDOW,
+    JPEG_SIGNATURE,
+    MAX_PIXELS,
+    MAX_TIFF_ENTRIES,
+    MIN_SIDE,
+    ORIENTATION_TAG,
+    PNG_SIGNATURE,
+    TIFF_ENTRY_BYTES,
+)
 
 
 def decode_and_resize(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -66,8 +63,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     # Padding keeps every fixed-position read inside the string, so that a
     # file of three bytes meets our message and not an index error.
     padded = encoded + tf.constant(b"\0" * 32)
-    is_jpeg = tf.equal(tf.strings.substr(padded, 0, 3), _JPEG_SIGNATURE)
-    is_png = tf.equal(tf.strings.substr(padded, 0, 8), _PNG_SIGNATURE)
+    is_jpeg = tf.equal(tf.strings.substr(padded, 0, 3), JPEG_SIGNATURE)
+    is_png = tf.equal(tf.strings.substr(padded, 0, 8), PNG_SIGNATURE)
     known_format = _require(
         is_jpeg | is_png,
         "expected the bytes of a JPEG or PNG image; got bytes that begin like "
@@ -159,7 +156,7 @@ def _orientation(padded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
     EXIF 2.32, 4.5.2 (JPEG: after `Exif` and two zero bytes) and PNG's eXIf
     chunk; both hold a TIFF header and a directory of 12-byte entries.
     """
-    window = tf.io.decode_raw(tf.strings.substr(padded, 0, _EXIF_WINDOW), tf.uint8)
+    window = tf.io.decode_raw(tf.strings.substr(padded, 0, EXIF_WINDOW), tf.uint8)
     jpeg_at = _find(window, b"Exif\0\0")
     png_at = _find(window, b"eXIf")
     start = tf.where(is_jpeg, jpeg_at + 6, png_at + 4)
@@ -196,9 +193,9 @@ def _orientation_in_tiff(tiff: tf.Tensor) -> tf.Tensor:
     low = tf.where(little_endian, uint16(4), uint16(6))
     high = tf.where(little_endian, uint16(6), uint16(4))
     directory = tf.where(tf.equal(high, 0), low, last)
-    entries = tf.minimum(uint16(directory), _MAX_TIFF_ENTRIES)
-    at = directory + 2 + _TIFF_ENTRY_BYTES * tf.range(entries)
-    values = tf.boolean_mask(uint16(at + 8), tf.equal(uint16(at), _ORIENTATION_TAG))
+    entries = tf.minimum(uint16(directory), MAX_TIFF_ENTRIES)
+    at = directory + 2 + TIFF_ENTRY_BYTES * tf.range(entries)
+    values = tf.boolean_mask(uint16(at + 8), tf.equal(uint16(at), ORIENTATION_TAG))
     value = tf.concat([values, [1]], axis=0)[0]
     return tf.where((value >= 1) & (value <= 8), value, 1)
 

@@ -26,7 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # What is asked, how text becomes rows, how a file is never left half
     # written: used by all, they use none.
     ("tasks", "tables", "atomic"),
-    # From the disk to examples to batches.
+    # From the disk to examples to batches. The pixels of one picture, and those of
+    # many in TensorFlow, which takes its limits from there.
+    ("pixels",),
     ("preprocessing", "file_names"),
     ("sources",),
     ("pipeline",),
@@ -68,7 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     # Photographs: faces in, answers out; rows on disk; pictures with boxes.
     ("predictor", "face_rows"),
-    ("annotation",),
+    ("annotation", "sharded"),
     ("photographs",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

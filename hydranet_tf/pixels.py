@@ -1,0 +1,175 @@
+"""The pixels of `preprocessing` for one picture, without TensorFlow.
+
+A command that answers for a photograph shall not wait seconds for a framework to
+be imported, nor run fifty of its operations to read one file. Both modules give
+the same pixels, bit for bit; tests/test_pixels.py holds them together. What is
+damaged or out of the ordinary is left to `preprocessing`, whose word on it counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+
+import numpy as np
+from PIL import JpegImagePlugin, PngImagePlugin
+
+# A few hundred bytes can declare gigabytes of pixels. 100 megapixels pass
+# every phone camera's usual output and bound the decoder to 300 MB.
+MAX_PIXELS = 100_000_000
+# Nothing of a face is left below this; such files are icons or damaged.
+MIN_SIDE = 8
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# EXIF stands in the first segments of a file, and a JPEG segment ends before
+# 64 KiB; what begins later than this is not looked for.
+EXIF_WINDOW = 68 * 1024
+ORIENTATION_TAG = 0x0112
+TIFF_ENTRY_BYTES = 12
+MAX_TIFF_ENTRIES = 256
+
+
+def decode(encoded: bytes) -> np.ndarray | None:
+    """Decodes a common, whole picture and turns it upright.
+
+    Args:
+        encoded: the bytes of a file.
+
+    Returns:
+        uint8 `[height, width, 3]`, RGB, as `preprocessing.decode` gives; None
+        where that has to be asked: for CMYK, palettes, 16 bits, colour keys,
+        animations, damage, sides out of bounds, and what is no JPEG or PNG.
+    """
+    try:
+        if encoded.startswith(JPEG_SIGNATURE):
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
+            is_common = image.mode in ("RGB", "L")
+        elif encoded.startswith(PNG_SIGNATURE):
+            # Loading alone passes over checksums of pixels.
+            PngImagePlugin.PngImageFile(io.BytesIO(encoded)).verify()
+            image = PngImagePlugin.PngImageFile(io.BytesIO(encoded))
+            is_common = (
+                encoded[24] == 8  # Bits.
+                and image.mode in ("RGB", "RGBA", "L", "LA")
+                and not image.is_animated
+            )
+        else:
+            return None
+        width, height = image.size
+        if (
+            not is_common
+            or min(width, height) < MIN_SIDE
+            or width * height > MAX_PIXELS
+        ):
+            return None
+        image.load()
+        orientation = _orientation(encoded)
+    # Pillow raises a dozen kinds on damage.
+    except Exception:
+        return None
+    # Known for sure only now: the chunk may come late.
+    if "transparency" in image.info:
+        return None
+    if image.mode in ("RGBA", "LA"):
+        rgba = np.asarray(image.convert("RGBA")).astype(np.float32)
+        alpha = rgba[..., 3:] / np.float32(255)
+        over_white = rgba[..., :3] * alpha + np.float32(255) * (1 - alpha)
+        pixels = np.rint(over_white).astype(np.uint8)
+    else:
+        pixels = np.asarray(image.convert("RGB"))
+    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def square(image: np.ndarray) -> np.ndarray:
+    """Cuts the largest centred square out of `[height, width, 3]`."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes uint8 `[h, w, 3]` to uint8 `[size, size, 3]`: bilinear, antialiased.
+
+    In float32 and in the order in which TensorFlow's ScaleAndTranslate adds:
+    first along columns, then along rows. Where a processor's compiler joined
+    products and sums (ARM), single values may differ by one.
+    """
+    down = _resize_first_axis(image, size)
+    across = _resize_first_axis(down.transpose(1, 0, 2), size)
+    return np.clip(np.rint(across.transpose(1, 0, 2)), 0, 255).astype(np.uint8)
+
+
+def _resize_first_axis(image: np.ndarray, size: int) -> np.ndarray:
+    taps, weights = _filter(len(image), size)
+    image = np.ascontiguousarray(image)
+    total = image[taps[0]] * weights[0]
+    for tap, weight in zip(taps[1:], weights[1:], strict=True):
+        total += image[tap] * weight
+    return total
+
+
+@functools.lru_cache(maxsize=256)
+def _filter(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which old pixels make each new one, and with what weight.
+
+    The triangle of Pillow and TensorFlow: as wide as a new pixel, and at least
+    as wide as an old one.
+
+    Returns:
+        Positions `[taps, new]` and float32 weights `[taps, new, 1, 1]`, zero
+        where a pixel has fewer taps than the others.
+    """
+    one, half = np.float32(1), np.float32(0.5)
+    step = one / (np.float32(new) / np.float32(old))
+    width = max(step, one)
+    centre = (np.arange(new, dtype=np.float32) + half) * step
+    first = np.clip(np.ceil(centre - width - half), 0, old - 1).astype(int)
+    last = np.clip(np.floor(centre + width - half), 0, old - 1).astype(int)
+    taps = first + np.arange((last - first).max() + 1)[:, np.newaxis]
+    distance = (taps.astype(np.float32) + half - centre) * (one / width)
+    weights = np.maximum(0, one - np.abs(distance)) * (taps <= last)
+    # One after the other: numpy's sum would pair them.
+    total = functools.reduce(np.add, weights)
+    weights = weights * (one / total)
+    return np.minimum(taps, old - 1), weights[:, :, np.newaxis, np.newaxis]
+
+
+def _orientation(encoded: bytes) -> int:
+    """EXIF orientation 1..8, read as `preprocessing` does."""
+    is_jpeg = encoded.startswith(JPEG_SIGNATURE)
+    # The padding is that of `preprocessing`, and so are all fixed bounds.
+    window = (encoded[:EXIF_WINDOW] + b"\0" * 32)[:EXIF_WINDOW]
+    name = b"Exif\0\0" if is_jpeg else b"eXIf"
+    at = window.find(name)
+    if at < 0:
+        return 1
+    tiff = window[at + len(name) :]
+    order = "little" if tiff[:1] == b"I" else "big"
+    last = len(tiff) - 1
+
+    def uint16(position: int) -> int:
+        # Offsets come from the file and may be wild.
+        pair = tiff[min(position, last)], tiff[min(position + 1, last)]
+        return int.from_bytes(bytes(pair), order)
+
+    low, high = (4, 6) if order == "little" else (6, 4)
+    directory = uint16(low) if uint16(high) == 0 else last
+    for entry in range(min(uint16(directory), MAX_TIFF_ENTRIES)):
+        place = directory + 2 + TIFF_ENTRY_BYTES * entry
+        if uint16(place) == ORIENTATION_TAG:
+            value = uint16(place + 8)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    # As in `preprocessing`: EXIF 2.32, 4.6.4 A.
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image
