@@ -130,7 +130,8 @@ def _connected(ray) -> Iterator[None]:
 
 
 def _dataset(ray, make: Callable[[], Work], batches: Sequence[Any]):
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What it would log is raised as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
@@ -153,4 +154,4 @@ def _dataset(ray, make: Callable[[], Work], batches: Sequence[Any]):
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

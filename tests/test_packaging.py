@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs; the others are for machines of another kind.
-LOCKED_EXTRAS = ("dev", "serve")
+LOCKED_EXTRAS = ("dev", "ray", "serve")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
 NEVER_IMPORTED = {
     "dill",
@@ -106,15 +106,15 @@ def test_every_import_is_asked_for():
     tested = imported(["tests", "datasets"])
     assert {"tensorflow", "keras", "numpy"} <= used
     # A builder's test stands beside it; an export without warm-up requests is
-    # whole.
-    assert used - names("") <= {"pytest", "tensorflow-serving-api"}
+    # whole; photographs are answered without workers too.
+    assert used - names("") <= {"pytest", "ray", "tensorflow-serving-api"}
     assert served <= names("") | names("serve")
     assert tested <= names("") | names("dev") | names("serve")
 
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    asked = names("") | names("dev") | names("serve")
+    asked = names("") | names("dev") | names("ray") | names("serve")
     assert asked - imported(folders) == NEVER_IMPORTED
 
 
