@@ -5,7 +5,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 2>/dev/null) python3)
 VENV := .venv
 INSTALLED := $(VENV)/installed
-BENCHMARKS := benchmarks/input_pipeline.py
+BENCHMARKS := benchmarks/input_pipeline.py benchmarks/photographs.py
 
 export KERAS_BACKEND ?= tensorflow
 # 3, because at 2 TensorFlow calls it an error that a machine has no GPU. Errors

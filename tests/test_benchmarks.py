@@ -1,6 +1,7 @@
 """The benchmarks run; what they measure on a test's machine means nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,47 @@ def test_training_memory_prints_the_peak(tmp_path):
     found, printed = run("training_memory.py", tmp_path)
     assert found["peak_bytes"] > found["peak_bytes_after_imports"] > 50e6
     assert f"peak {found['peak_bytes'] / 2**30:.2f} GiB" in printed
+
+
+# The SavedModel's four starts of TensorFlow would take longer than all the rest.
+PHOTOGRAPHS = """
+import sys
+from absl import app
+import photographs
+
+real = photographs.predict_seconds
+photographs.predict_seconds = lambda model, pictures, folder: (
+    real(model, pictures, folder) if model.suffix == ".tflite" else 0.5
+)
+app.run(photographs.main)
+"""
+
+
+def test_photographs_are_compared_with_the_loop_and_the_import(tmp_path):
+    (tmp_path / "deepface").mkdir()
+    peer = "import time; time.sleep(0.2); DeepFace = None"
+    (tmp_path / "deepface" / "__init__.py").write_text(peer)
+    done = subprocess.run(
+        [sys.executable, "-c", PHOTOGRAPHS, *TINY[:2], "--pictures=4", "--looped=1",
+         "--rounds=2", f"--peer_python={sys.executable}", "--json=raw.json"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'benchmarks'}:{tmp_path}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "raw.json").read_text())
+    many, start = found["a picture of many"], found["start"]
+    # Half a second for four pictures.
+    assert many["seconds"]["predict.py, SavedModel"] == [0.125] * 2
+    loop = sum(many["seconds"]["loop"]) / 2
+    ratio = many["ratios"]["predict.py, SavedModel"]
+    assert ratio == pytest.approx(loop / 0.125)
+    assert f"SavedModel: {ratio:.1f} times as fast as the loop" in done.stdout
+    peer = start["seconds"]["import deepface"]
+    assert len(peer) == 2 and min(peer) > 0.2
+    ratio = start["ratios"]["predict.py, SavedModel"]
+    assert ratio == pytest.approx(sum(peer) / 2 / 0.5)
+    assert f"answer in {1 / ratio:.2f} of the time of import deepface" in done.stdout
+    assert min(start["seconds"]["predict.py, .tflite"]) > 0.1
 
 
 def test_constant_answers_by_hand(tmp_path):
