@@ -32,7 +32,6 @@ MOST_IN_EXIT_CODE = 100
 
 # Who answers: this process, or workers that Ray starts.
 LOCAL, RAY = "local", "ray"
-RUNNERS = (LOCAL, RAY)
 
 
 class PhotographsError(ValueError):
@@ -96,8 +95,8 @@ def predict(
             are.
         annotate: folder for pictures with boxes and answers.
         batch_size: pictures that are answered at once.
-        runner: of `RUNNERS`. With `RAY` the model is a path, and every machine
-            finds it and the pictures under the names that they have here.
+        runner: `LOCAL` or `RAY`. With the latter the model is a path, and every
+            machine finds it and the pictures under the names they have here.
 
     Raises:
         PhotographsError: if there is nothing to read.
