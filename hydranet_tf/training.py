@@ -33,6 +33,7 @@ ERRORS = (
     callbacks.TrainingDiverged,
     checkpoints.CheckpointError,
     pipeline.BadImagesError,
+    pipeline.DamagedCacheError,
     pipeline.TooFewExamplesError,
     sources.SourceError,
 )
