@@ -139,6 +139,10 @@ def _fit(model, config, training, validation, progress, steps, hooks) -> None:
 
 def _end_epoch(model, config, training, validation, progress, hooks) -> None:
     """Trains and validates what is left of an epoch that was broken off."""
+    batches = pipeline.evaluation_batches(validation, config.batch_size)
+    # Keras makes the variables of scores at their first use; they are to be set
+    # before it.
+    model.evaluate(batches.take(1), verbose=0)
     left = pipeline.steps_per_epoch(training, config.batch_size) - progress.batch
     if left:
         hooks = [*hooks, callbacks.EndWithEpoch()]
@@ -146,13 +150,10 @@ def _end_epoch(model, config, training, validation, progress, hooks) -> None:
             _fit(model, config, training, validation, progress, left, hooks)
         return
     # `fit` takes at least one step, and here only the validation is left.
-    batches = pipeline.evaluation_batches(validation, config.batch_size)
     epoch = progress.epoch
     hooks = keras.callbacks.CallbackList(
         hooks, model=model, epochs=config.epochs, steps=left
     )
-    # Keras makes the variables of scores at their first use.
-    model.evaluate(batches.take(1), verbose=0)
     hooks.on_train_begin()
     hooks.on_epoch_begin(epoch)
     logs = {name: float(value) for name, value in model.get_metrics_result().items()}
