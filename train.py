@@ -2,7 +2,8 @@
 
     python train.py --flagfile=configs/utkface_resnet34.flags --workdir=DIR
 
-The same command again goes on where the run stopped. Settings that are not in
+The same command again goes on where the run stopped. On SIGTERM it saves its state
+and ends with the exit code 75, which means: start me again. Settings that are not in
 the file keep the published values: see --help.
 """
 
@@ -27,13 +28,16 @@ def main(argv):
     # TFDS and TensorFlow report every file they open.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import training
+    from hydranet_tf import preemption, training
 
     try:
         settings = config.from_flags(flags.FLAGS)
         training.train(settings, _WORKDIR.value)
     except training.ERRORS as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except preemption.Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(preemption.EXIT_CODE)
 
 
 if __name__ == "__main__":

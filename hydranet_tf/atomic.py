@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# Ends the names of what is being written; a killed process leaves it behind.
+_UNFINISHED = ".unfinished"
+
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a file under a temporary name, then renames it over `path`.
@@ -17,7 +20,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         OSError: if it cannot be written; what stood at `path` is untouched.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    handle, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}-", path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -27,6 +30,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
+        _flush(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -43,18 +47,30 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists and is not overwritten")
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    temporary = Path(tempfile.mkdtemp(_UNFINISHED, f".{path.name}-", path.parent))
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _flush(file)
+        # Folders too: theirs are the names of the files.
+        for inside in (*temporary.rglob("*"), temporary):
+            _flush(inside)
         os.chmod(temporary, 0o755)
         os.rename(temporary, path)
         _flush(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Removes what killed processes left half written in a folder.
+
+    Call it only where nobody else may be writing.
+    """
+    for path in Path(folder).glob(f".*{_UNFINISHED}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

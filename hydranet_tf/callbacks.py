@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from hydranet_tf import atomic, checkpoints
 from hydranet_tf.checkpoints import Progress
 from hydranet_tf.metrics import score_name
+from hydranet_tf.preemption import Notice, Preempted
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -62,7 +64,7 @@ class EpochLog(keras.callbacks.Callback):
         # A run that died between log and checkpoint repeats its last epoch.
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines()
+        lines = self.path.read_text(errors="replace").splitlines()
         kept = [line for line in lines if _epoch_of(line) <= epoch]
         if kept != lines:
             atomic.write_text(self.path, "".join(f"{line}\n" for line in kept))
@@ -76,7 +78,6 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
-        self.progress.epoch = epoch + 1
         self.progress.step = int(self.model.optimizer.iterations)
         steps = self.progress.step - self._steps_before
         rate = float(self.model.optimizer.learning_rate)
@@ -91,6 +92,9 @@ class EpochLog(keras.callbacks.Callback):
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+                file.flush()
+                # The checkpoint that follows shall not outlive its line.
+                os.fsync(file.fileno())
         except OSError as error:
             raise LogError(
                 f"could not write {self.path}: {error}. The last checkpoint is "
@@ -159,17 +163,60 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class Checkpointing(keras.callbacks.Callback):
-    """Saves the last and the best state; stops when nothing gets better."""
+    """Saves the last and the best state; stops when nothing gets better.
 
-    def __init__(self, workdir: Path, progress: Progress, monitor: str, patience: int):
+    Args:
+        workdir: of the run.
+        progress: of the run, kept up to date.
+        monitor: score of the validation part that tells the best.
+        patience: epochs without a better one before the run ends; 0 for ever.
+        minutes: between two saves inside an epoch; 0 saves after epochs alone.
+        notice: when it comes, the state is saved and `Preempted` raised.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        progress: Progress,
+        monitor: str,
+        patience: int,
+        minutes: float,
+        notice: Notice,
+    ):
         super().__init__()
         self.workdir = workdir
         self.progress = progress
         self.monitor = monitor
         self.patience = patience
+        self.seconds = minutes * 60
+        self.notice = notice
+        self._saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._batches_before = self.progress.batch
+        if self.progress.running is not None:
+            # Keras has just set them to zero.
+            checkpoints.set_running_scores(self.model, self.progress.running)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.batch = self._batches_before + batch + 1
+        # The state after an epoch's last batch is saved with its validation,
+        # which sets the running scores to zero.
+        last = batch + 1 == self.params["steps"]
+        due = self.seconds and time.monotonic() - self._saved >= self.seconds
+        if last or due or self.notice.came:
+            self.progress.step = int(self.model.optimizer.iterations)
+            self.progress.running = checkpoints.running_scores(self.model)
+        if due and not last:
+            self._save()
+        self._leave_if_asked()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._leave_if_asked()
 
     def on_epoch_end(self, epoch, logs=None):
         progress = self.progress
+        progress.epoch, progress.batch, progress.running = epoch + 1, 0, None
         score = logs.get(f"val_{self.monitor}")
         if score is not None:
             if checkpoints.better(self.monitor, float(score), progress.best):
@@ -186,12 +233,48 @@ class Checkpointing(keras.callbacks.Callback):
                 f"{self.patience} epochs",
                 flush=True,
             )
-        checkpoints.save(self.workdir, checkpoints.LAST, self.model, progress)
+        self._save()
+
+    def _save(self) -> None:
+        checkpoints.save(self.workdir, checkpoints.LAST, self.model, self.progress)
+        self._saved = time.monotonic()
+
+    def _leave_if_asked(self) -> None:
+        if self.notice.came:
+            self._save()
+            raise Preempted(
+                f"SIGTERM came: saved at step {self.progress.step}. Start the same "
+                "command again to go on from there"
+            )
+
+
+class EndWithEpoch(keras.callbacks.Callback):
+    """Ends `fit` after one epoch without what it does at the end of a run.
+
+    Comes last. There `fit` would put an optimiser's average weights in the place
+    of the weights.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise EpochEnded
+
+
+class EpochEnded(Exception):
+    """How `EndWithEpoch` leaves `fit`."""
+
+
+def logged(workdir: Path) -> list[dict]:
+    """The rows of a run's log; those of whole lines, if it was cut off."""
+    path = workdir / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    return [json.loads(line) for line in lines if math.isfinite(_epoch_of(line))]
 
 
 def _epoch_of(line: str) -> float:
     try:
-        return json.loads(line)["epoch"]
+        return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         # Half a line of a run that was killed while writing it.
         return math.inf

@@ -2,14 +2,13 @@
 
     workdir/
         config.json  run.json  model.json  tasks.json  metrics.jsonl
-        checkpoints/last-00000530/  weights.npz  training.npz  state.json
+        checkpoints/last-00000530/  weights.npz  training.npz  state.json  SHA256SUMS
         checkpoints/best-00000424/  ...
 
-A checkpoint is a folder that appears by one rename; its state.json holds the
-SHA-256 of the other files. Two of each kind are kept, so that a damaged newest
-one does not end a run. Nothing in it is ever unpickled. The arrays are NumPy's and
-not HDF5: HDF5 can crash the process when the disk is full, and then nobody says
-why the run ended.
+A checkpoint is a folder that appears by one rename, named by the optimiser's
+steps; `sha256sum -c SHA256SUMS` in it tells whether it is whole. Two of each kind
+are kept, so that a damaged newest one does not end a run. Nothing in it is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -26,17 +25,27 @@ import keras
 import numpy as np
 from absl import logging
 
-from hydranet_tf import atomic
+from hydranet_tf import array_file, atomic, losses
 from hydranet_tf.model import HydraNet
 
 LAST = "last"
 BEST = "best"
 
-_FOLDER = "checkpoints"
+FOLDER = "checkpoints"
 _WEIGHTS = "weights.npz"
 _TRAINING = "training.npz"
 _STATE = "state.json"
+_SUMS = "SHA256SUMS"
 _KEPT = 2
+# What `Progress` may hold, by the type that is written for it.
+_TYPES = {"int": int, "bool": bool, "float | None": (int, float, type(None)),
+          "list | None": (list, type(None))}  # fmt: skip
+# What a description in an unknown form raises on its way to a network.
+_UNUSABLE = (
+    AttributeError, KeyError, OSError, OverflowError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
+_WEIGHTINGS = (losses.UncertaintyWeights, losses.FixedWeights)
 
 
 class CheckpointError(RuntimeError):
@@ -53,6 +62,9 @@ class Progress:
         best: the best monitored score so far; None before the first.
         epochs_without_gain: epochs since `best`.
         finished: whether the run ended as planned.
+        batch: batches used of the epoch in progress, 0 between epochs.
+        running: sums of that epoch's losses and scores so far, in the order
+            of `model.metrics_variables`.
     """
 
     epoch: int = 0
@@ -60,6 +72,32 @@ class Progress:
     best: float | None = None
     epochs_without_gain: int = 0
     finished: bool = False
+    batch: int = 0
+    running: list | None = None
+
+
+def running_scores(model: HydraNet) -> list:
+    """The sums of losses and scores as they stand, for `Progress.running`."""
+    # float32 becomes a longer float and comes back from JSON as it was.
+    return [keras.ops.convert_to_numpy(v).tolist() for v in model.metrics_variables]
+
+
+def set_running_scores(model: HydraNet, values: list) -> None:
+    """Assigns what `running_scores` gave.
+
+    Raises:
+        CheckpointError: if it came from a network with other scores.
+    """
+    variables = model.metrics_variables
+    shapes = [np.shape(value) for value in values]
+    expected = [tuple(variable.shape) for variable in variables]
+    if shapes != expected:
+        raise CheckpointError(
+            f"the checkpoint holds {len(values)} sums of scores where this version "
+            f"has {len(variables)}; go on with the version that wrote it"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def save(workdir: Path, kind: str, model: HydraNet, progress: Progress) -> Path:
@@ -78,31 +116,34 @@ def save(workdir: Path, kind: str, model: HydraNet, progress: Progress) -> Path:
         CheckpointError: if it cannot be written (disk full, no permission);
             what was saved before is untouched.
     """
-    folder = workdir / _FOLDER
+    folder = workdir / FOLDER
     target = folder / f"{kind}-{progress.step:08d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            # The same step again: a run resumed after this save.
+            # The same step again: a run resumed before this save.
             shutil.rmtree(target)
         with atomic.new_folder(target) as temporary:
-            _save_arrays(temporary / _WEIGHTS, _weights(model))
-            _save_arrays(temporary / _TRAINING, _training_variables(model))
-            state = {
-                **dataclasses.asdict(progress),
-                "sha256": {
-                    name: _sha256(temporary / name) for name in (_WEIGHTS, _TRAINING)
-                },
-            }
-            (temporary / _STATE).write_text(json.dumps(state, indent=2))
+            array_file.save(temporary / _WEIGHTS, _weights(model))
+            array_file.save(temporary / _TRAINING, _training_variables(model))
+            state = json.dumps(dataclasses.asdict(progress), indent=2)
+            (temporary / _STATE).write_text(state)
+            names = (_WEIGHTS, _TRAINING, _STATE)
+            sums = "".join(f"{_sha256(temporary / n)}  {n}\n" for n in names)
+            (temporary / _SUMS).write_text(sums)
     except OSError as error:
         raise CheckpointError(
             f"could not write checkpoint {target}: {error}. The last good "
             "checkpoint is kept; free space or mend the permissions, then "
             "start the same command again to go on from it"
         ) from error
-    for old in _found(workdir, kind)[_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    # Of a later step is only what a run left that was resumed from before it: a
+    # damaged one, or a best one of epochs that have been trained anew.
+    found = _found(workdir, kind)
+    kept = [path for path in found if path.name <= target.name][:_KEPT]
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
     return target
 
 
@@ -116,14 +157,13 @@ def restore(workdir: Path, model: HydraNet) -> Progress | None:
         CheckpointError: if there are checkpoints but none is whole, or it is
             of another network.
     """
-    folder, state = _newest_whole(workdir, LAST)
+    folder, progress = _newest_whole(workdir, LAST)
     if folder is None:
         return None
     model.optimizer.build(model.trainable_variables)
-    _load_arrays(folder / _WEIGHTS, _weights(model), "another network")
-    _load_arrays(folder / _TRAINING, _training_variables(model), "another optimiser")
-    del state["sha256"]
-    return Progress(**state)
+    _load(folder / _WEIGHTS, _weights(model), "another network")
+    _load(folder / _TRAINING, _training_variables(model), "another optimiser")
+    return progress
 
 
 def load_model(workdir: str | Path, which: str = BEST) -> HydraNet:
@@ -134,8 +174,8 @@ def load_model(workdir: str | Path, which: str = BEST) -> HydraNet:
         which: `BEST` or `LAST`; a run without a best one gives its last.
 
     Raises:
-        CheckpointError: if the folder is no workdir, or holds no whole
-            checkpoint.
+        CheckpointError: if the folder is no workdir, its description is not
+            of a HydraNet, or it holds no whole checkpoint.
     """
     workdir = Path(workdir)
     description = workdir / "model.json"
@@ -144,9 +184,17 @@ def load_model(workdir: str | Path, which: str = BEST) -> HydraNet:
             f"{workdir} is no workdir of a training run: it has no model.json"
         )
     folder, _ = newest(workdir, which)
-    config = json.loads(description.read_text())
-    model = HydraNet.from_config(config)
-    _load_arrays(folder / _WEIGHTS, _weights(model), "another network")
+    try:
+        config = json.loads(description.read_text(encoding="utf-8"))
+        _check_weighting(config["weighting"])
+        model = HydraNet.from_config(config)
+    except _UNUSABLE as error:
+        raise CheckpointError(
+            f"{description} does not describe a network that this version can "
+            f"make: {error!r}. Bring the file back from a copy, or use the version "
+            "that wrote it"
+        ) from error
+    _load(folder / _WEIGHTS, _weights(model), "another network")
     return model
 
 
@@ -157,15 +205,14 @@ def newest(workdir: str | Path, which: str = BEST) -> tuple[Path, Progress]:
         CheckpointError: if there is none.
     """
     workdir = Path(workdir)
-    folder, state = _newest_whole(workdir, which)
+    folder, progress = _newest_whole(workdir, which)
     if folder is None and which == BEST:
-        folder, state = _newest_whole(workdir, LAST)
+        folder, progress = _newest_whole(workdir, LAST)
     if folder is None:
         raise CheckpointError(
             f"{workdir} holds no checkpoint yet; train at least one epoch"
         )
-    del state["sha256"]
-    return folder, Progress(**state)
+    return folder, progress
 
 
 def better(monitor: str, score: float, best: float | None) -> bool:
@@ -178,7 +225,7 @@ def better(monitor: str, score: float, best: float | None) -> bool:
 def _found(workdir: Path, kind: str) -> list[Path]:
     """Checkpoints of a kind, newest first; unfinished ones are not named so."""
     pattern = re.compile(rf"{kind}-\d{{8}}")
-    folder = workdir / _FOLDER
+    folder = workdir / FOLDER
     if not folder.is_dir():
         return []
     return sorted(
@@ -186,29 +233,66 @@ def _found(workdir: Path, kind: str) -> list[Path]:
     )
 
 
-def _newest_whole(workdir: Path, kind: str) -> tuple[Path | None, dict]:
+def _newest_whole(
+    workdir: Path, kind: str
+) -> tuple[Path, Progress] | tuple[None, None]:
     found = _found(workdir, kind)
     for folder in found:
         try:
-            state = json.loads((folder / _STATE).read_text())
-            for name, expected in state["sha256"].items():
-                if _sha256(folder / name) != expected:
-                    raise ValueError(f"{name} is not what was written")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return folder, _checked_progress(folder)
+        except (OSError, RecursionError, ValueError) as error:
             logging.warning(
                 "checkpoint %s is damaged (%s); trying the one before",
                 folder,
                 error,
             )
-            continue
-        return folder, state
     if found:
         raise CheckpointError(
             f"none of the {len(found)} '{kind}' checkpoints in "
-            f"{workdir / _FOLDER} is whole; restore one from a copy, or move "
+            f"{workdir / FOLDER} is whole; restore one from a copy, or move "
             "the folder away to start again"
         )
-    return None, {}
+    return None, None
+
+
+def _checked_progress(folder: Path) -> Progress:
+    """Reads state.json; a ValueError if anything is not what was written."""
+    text = (folder / _STATE).read_text(encoding="utf-8")
+    state = json.loads(text)
+    if not isinstance(state, dict):
+        raise ValueError(f"{_STATE} holds no object")
+    # Earlier checkpoints have the sums in state.json, of the arrays alone.
+    sums = state.pop("sha256", None)
+    if sums is None:
+        lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: sum_ for sum_, _, name in (x.partition("  ") for x in lines)}
+        required = {_WEIGHTS, _TRAINING, _STATE}
+    else:
+        required = {_WEIGHTS, _TRAINING}
+    if not isinstance(sums, dict) or set(sums) != required:
+        raise ValueError(f"the sums are not of {', '.join(sorted(required))}")
+    for name, expected in sums.items():
+        if _sha256(folder / name) != expected:
+            raise ValueError(f"{name} is not what was written")
+    fields = {field.name: _TYPES[field.type] for field in dataclasses.fields(Progress)}
+    wrong = [
+        name
+        for name, value in state.items()
+        if not isinstance(value, fields.get(name, ()))
+    ]
+    if wrong:
+        raise ValueError(f"{_STATE} holds {', '.join(wrong)} in a form unknown here")
+    return Progress(**state)
+
+
+def _check_weighting(config: dict) -> None:
+    """Refuses to make anything else: a description may come from anywhere."""
+    known = [keras.saving.get_registered_name(kind) for kind in _WEIGHTINGS]
+    if config["registered_name"] not in known:
+        raise ValueError(
+            f"the weighting is {config['registered_name']!r}; known are "
+            f"{', '.join(known)}"
+        )
 
 
 def _weights(model: HydraNet) -> dict[str, keras.Variable]:
@@ -231,32 +315,13 @@ def _training_variables(model: HydraNet) -> dict[str, keras.Variable]:
     }
 
 
-def _save_arrays(path: Path, variables: dict[str, keras.Variable]) -> None:
-    arrays = {n: keras.ops.convert_to_numpy(v) for n, v in variables.items()}
-    np.savez(path, **arrays)
-
-
-def _load_arrays(
-    path: Path, variables: dict[str, keras.Variable], otherwise: str
-) -> None:
-    """Assigns what `_save_arrays` wrote; all of it fits, or nothing changes."""
-    with np.load(path, allow_pickle=False) as saved:
-        arrays = dict(saved)
-    found = {name: array.shape for name, array in arrays.items()}
-    expected = {name: tuple(v.shape) for name, v in variables.items()}
-    if found != expected:
-        odd = sorted(
-            name
-            for name in found.keys() | expected.keys()
-            if found.get(name) != expected.get(name)
-        )
-        raise CheckpointError(
-            f"{path} is of {otherwise}: {len(odd)} variables differ, the first "
-            f"{odd[0]}: shape {found.get(odd[0], 'none')} in the file, "
-            f"{expected.get(odd[0], 'none')} here"
-        )
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
+def _load(path: Path, variables: dict[str, keras.Variable], otherwise: str) -> None:
+    try:
+        array_file.load_into(path, variables)
+    except array_file.OtherArraysError as error:
+        raise CheckpointError(f"{path} is of {otherwise}: {error}") from error
+    except array_file.ArrayFileError as error:
+        raise CheckpointError(f"{path} {error}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -25,7 +25,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # may change them. Everything else makes another run.
 MAY_CHANGE = frozenset(
     ("data", "data_dir", "split_lists", "cache", "max_bad_images", "epochs",
-     "patience")
+     "patience", "checkpoint_minutes")
 )  # fmt: skip
 
 
@@ -113,6 +113,10 @@ class TrainingConfig:
         "Stop after this many epochs without a better monitored score; 0 "
         "never stops early.",
     )
+    checkpoint_minutes: float = _setting(
+        10.0,
+        "Minutes between checkpoints inside an epoch; 0 saves after epochs alone.",
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -128,7 +132,7 @@ class TrainingConfig:
             _require(self, name, getattr(self, name) > 0, "above 0")
         at_least_zero = (
             "max_bad_images", "width", "weight_decay", "warmup_epochs",
-            "patience", "seed",
+            "patience", "seed", "checkpoint_minutes",
         )  # fmt: skip
         for name in at_least_zero:
             _require(self, name, getattr(self, name) >= 0, "0 or more")

@@ -34,6 +34,10 @@ class BadImagesError(ValueError):
     """More images could not be decoded than the user allows."""
 
 
+class DamagedCacheError(ValueError):
+    """Decoded images that cannot be read again."""
+
+
 class TooFewExamplesError(ValueError):
     """Not even one batch can be filled."""
 
@@ -81,14 +85,15 @@ def load_faces(
     Raises:
         BadImagesError: if more images than that are bad; names some of them
             with the reason.
+        DamagedCacheError: if the folder's file is not what was written.
     """
     folder = None if cache in (NO_CACHE, MEMORY_CACHE) else Path(cache)
+    shape = (len(examples), image_size, image_size, 3)
     if folder is not None:
         found = _cached_file(examples, image_size, folder)
         if found.with_suffix(".json").exists():
-            images, bad = _read_cache(found)
+            images, bad = _read_cache(found, shape)
             return _without_bad(examples, image_size, images, bad, max_bad_images)
-    shape = (len(examples), image_size, image_size, 3)
     if cache == MEMORY_CACHE:
         images = np.empty(shape, np.uint8)
     elif folder is not None:
@@ -281,6 +286,17 @@ def _cached_file(examples: Examples, image_size: int, folder: Path) -> Path:
     return folder / f"{examples.digest()[:16]}-{image_size}px.npy"
 
 
-def _read_cache(found: Path) -> tuple[np.ndarray, list[Skipped]]:
-    rows = json.loads(found.with_suffix(".json").read_text())
-    return np.load(found, mmap_mode="r"), [Skipped(**row) for row in rows]
+def _read_cache(
+    found: Path, shape: tuple[int, ...]
+) -> tuple[np.ndarray, list[Skipped]]:
+    try:
+        rows = json.loads(found.with_suffix(".json").read_text())
+        images = np.load(found, mmap_mode="r", allow_pickle=False)
+        if images.shape != shape or images.dtype != np.uint8:
+            raise ValueError(f"it holds {images.dtype} of shape {images.shape}")
+        return images, [Skipped(**row) for row in rows]
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedCacheError(
+            f"the decoded images in {found} cannot be read ({error}). Delete that "
+            "file and the .json beside it; they are made again"
+        ) from error

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin
 
 # A few hundred bytes can declare gigabytes of pixels. 100 megapixels pass
-# every phone camera's usual output and bound the decoder to 300 MB.
+# every phone camera's usual output and bound what one image takes: 300 MB of
+# pixels, and 3.2 GB at the peak for a PNG, whose alpha is laid over white.
 MAX_PIXELS = 100_000_000
 # Nothing of a face is left below this; such files are icons or damaged.
 MIN_SIDE = 8

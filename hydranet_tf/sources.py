@@ -228,7 +228,8 @@ def _parse_row(folder: Path, cells: Mapping[str, str]) -> Labels:
     labels, problems = {}, []
     if not cells["path"]:
         problems.append("the path is blank")
-    elif not (folder / cells["path"]).is_file():
+    # Not Path.is_file, which raises on a path that is too long.
+    elif not os.path.isfile(folder / cells["path"]):
         problems.append(
             f"there is no file {cells['path']!r} (paths start at the folder of the "
             "CSV file)"

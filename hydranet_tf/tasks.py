@@ -109,7 +109,8 @@ class Task:
 
     def _parse_number(self, text: str) -> float:
         try:
-            value = float(text)
+            # float() reads 1_0 as ten, and digits of every script.
+            value = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
         # `not (a <= x <= b)` also catches NaN.
@@ -123,7 +124,9 @@ class Task:
     def _parse_class(self, text: str) -> int:
         if text.lower() in self.classes:
             return self.classes.index(text.lower())
-        if text.isascii() and text.isdecimal() and int(text) < len(self.classes):
+        # Three digits are plenty, and int() refuses thousands in its own way.
+        digits = text.isascii() and text.isdecimal() and len(text) <= 3
+        if digits and int(text) < len(self.classes):
             return int(text)
         known = ", ".join(f"{i} {name}" for i, name in enumerate(self.classes))
         raise LabelError(

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
-import json
+import contextlib
 import math
 import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 from absl import logging
 
 from hydranet_tf import (
-    __version__,
-    atomic,
     callbacks,
     checkpoints,
     losses,
     pipeline,
+    preemption,
     sources,
     tasks,
 )
@@ -29,15 +23,7 @@ from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.metrics import score_name, task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.pipeline import Faces
-
-_CONFIG = "config.json"
-_VERSIONS = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow",
-             "tensorflow-datasets")  # fmt: skip
-
-
-class WorkdirError(RuntimeError):
-    """A workdir that cannot be used; the message says why."""
-
+from hydranet_tf.workdir import WorkdirError, describe, opened
 
 # What a user can mend; train.py shows these without a traceback.
 ERRORS = (
@@ -47,6 +33,7 @@ ERRORS = (
     callbacks.TrainingDiverged,
     checkpoints.CheckpointError,
     pipeline.BadImagesError,
+    pipeline.DamagedCacheError,
     pipeline.TooFewExamplesError,
     sources.SourceError,
 )
@@ -66,12 +53,14 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
 
     Raises:
         WorkdirError: if the workdir cannot be written, holds something else,
-            or belongs to a run with other settings or other data.
+            belongs to a run with other settings or other data, or is in use by
+            another process.
         ConfigError: on a monitored score that does not exist.
         hydranet_tf.sources.SourceError: if the data cannot be read.
         hydranet_tf.callbacks.TrainingDiverged: if the loss is NaN.
         hydranet_tf.checkpoints.CheckpointError: if a checkpoint cannot be
             written or read.
+        hydranet_tf.preemption.Preempted: on SIGTERM, after a checkpoint.
     """
     workdir = Path(workdir)
     known_scores = [score_name(task) for task in tasks.TASKS]
@@ -80,7 +69,13 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
             f"--monitor: unknown score {config.monitor!r}; known are "
             f"{', '.join(known_scores)}"
         )
-    _open_workdir(workdir, config)
+    with preemption.notice() as notice, opened(workdir, config):
+        return _train(config, workdir, notice)
+
+
+def _train(
+    config: TrainingConfig, workdir: Path, notice: preemption.Notice
+) -> HydraNet:
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         _make_deterministic()
@@ -90,18 +85,47 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     model = build_model(config, training)
     compile_model(model, config, steps)
-    _describe(workdir, config, model, training, validation)
+    describe(workdir, model, training, validation)
     progress = checkpoints.restore(workdir, model) or checkpoints.Progress()
     _announce(workdir, config, model, training, validation, progress)
-    if progress.finished or progress.epoch >= config.epochs:
+    if _ended(config, progress):
         print("the run is finished; raise --epochs to go on", flush=True)
         return model
 
-    batches = pipeline.training_batches(
-        training, config.batch_size, config.seed, first_epoch=progress.epoch
-    )
+    hooks = [
+        callbacks.StopOnNonFinite(),
+        # First of those that read the logs: it completes them.
+        callbacks.EpochLog(workdir, progress, config.batch_size),
+        callbacks.ProgressBar(config.epochs, config.batch_size),
+        *_tensorboard(workdir),
+        # Last: a checkpoint says that everything before it is on disk.
+        callbacks.Checkpointing(
+            workdir,
+            progress,
+            config.monitor,
+            config.patience,
+            config.checkpoint_minutes,
+            notice,
+        ),
+    ]
+    with notice.awaited():
+        if progress.batch:
+            _end_epoch(model, config, training, validation, progress, hooks)
+        if not _ended(config, progress):
+            _fit(model, config, training, validation, progress, steps, hooks)
+    return model
+
+
+def _ended(config: TrainingConfig, progress: checkpoints.Progress) -> bool:
+    return progress.finished or progress.epoch >= config.epochs
+
+
+def _fit(model, config, training, validation, progress, steps, hooks) -> None:
+    """Trains `steps` batches an epoch from where the progress stands."""
     model.fit(
-        batches,
+        pipeline.training_batches(
+            training, config.batch_size, config.seed, progress.epoch, progress.batch
+        ),
         initial_epoch=progress.epoch,
         epochs=config.epochs,
         steps_per_epoch=steps,
@@ -109,17 +133,34 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         # The order is the pipeline's; Keras cannot shuffle a data set.
         shuffle=False,
         verbose=0,
-        callbacks=[
-            callbacks.StopOnNonFinite(),
-            # First of those that read the logs: it completes them.
-            callbacks.EpochLog(workdir, progress, config.batch_size),
-            callbacks.ProgressBar(config.epochs, config.batch_size),
-            *_tensorboard(workdir),
-            # Last: a checkpoint says that everything before it is on disk.
-            callbacks.Checkpointing(workdir, progress, config.monitor, config.patience),
-        ],
+        callbacks=hooks,
     )
-    return model
+
+
+def _end_epoch(model, config, training, validation, progress, hooks) -> None:
+    """Trains and validates what is left of an epoch that was broken off."""
+    batches = pipeline.evaluation_batches(validation, config.batch_size)
+    # Keras makes the variables of scores at their first use; they are to be set
+    # before it.
+    model.evaluate(batches.take(1), verbose=0)
+    left = pipeline.steps_per_epoch(training, config.batch_size) - progress.batch
+    if left:
+        hooks = [*hooks, callbacks.EndWithEpoch()]
+        with contextlib.suppress(callbacks.EpochEnded):
+            _fit(model, config, training, validation, progress, left, hooks)
+        return
+    # `fit` takes at least one step, and here only the validation is left.
+    epoch = progress.epoch
+    hooks = keras.callbacks.CallbackList(
+        hooks, model=model, epochs=config.epochs, steps=left
+    )
+    hooks.on_train_begin()
+    hooks.on_epoch_begin(epoch)
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    scores = model.evaluate(batches, verbose=0, return_dict=True, callbacks=hooks)
+    logs.update((f"val_{name}", value) for name, value in scores.items())
+    hooks.on_epoch_end(epoch, logs)
+    hooks.on_train_end(logs)
 
 
 def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
@@ -212,74 +253,6 @@ def _load(config: TrainingConfig, split: str) -> Faces:
     )
 
 
-def _open_workdir(workdir: Path, config: TrainingConfig) -> None:
-    described = workdir / _CONFIG
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if described.exists():
-            before = TrainingConfig.from_json(described.read_text())
-            conflicts = before.conflicts(config)
-            if conflicts:
-                raise WorkdirError(
-                    f"{workdir} belongs to a run with other settings:\n  "
-                    + "\n  ".join(conflicts)
-                    + "\nGive the old settings to resume it, or another "
-                    "--workdir"
-                )
-        elif any(workdir.iterdir()):
-            raise WorkdirError(
-                f"{workdir} is not empty and holds no {_CONFIG}: it is not a "
-                "workdir of a run. Give a new or empty folder"
-            )
-        atomic.write_text(described, config.to_json())
-    except OSError as error:
-        raise WorkdirError(
-            f"cannot write to workdir {workdir}: {error}. Give a folder that "
-            "can be written"
-        ) from error
-
-
-def _describe(workdir, config, model, training, validation) -> None:
-    """Writes what is needed to repeat the run; checks that it is the same."""
-    described = workdir / "run.json"
-    data = {
-        split: {
-            "examples": len(faces),
-            "digest": faces.examples.digest(),
-            "skipped": [
-                dataclasses.asdict(skipped)
-                for skipped in (*faces.examples.skipped, *faces.bad)
-            ],
-        }
-        for split, faces in (("train", training), ("validation", validation))
-    }
-    if described.exists():
-        before = json.loads(described.read_text())["data"]
-        for split in data:
-            if before[split]["digest"] != data[split]["digest"]:
-                raise WorkdirError(
-                    f"the {split} part is not what this run began with "
-                    f"({before[split]['examples']} examples then, "
-                    f"{data[split]['examples']} now): bring the old data "
-                    "back, or give another --workdir"
-                )
-        return
-    run = {
-        "hydranet_tf": __version__,
-        "commit": _commit(),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "keras_backend": keras.backend.backend(),
-        "versions": _versions(),
-        "data": data,
-    }
-    atomic.write_text(workdir / "tasks.json", tasks.to_json(model.tasks))
-    atomic.write_text(workdir / "model.json", json.dumps(model.get_config(), indent=2))
-    atomic.write_text(described, json.dumps(run, indent=2))
-
-
 def _announce(workdir, config, model, training, validation, progress) -> None:
     weights = sum(math.prod(w.shape) for w in model.trainable_weights)
     print(
@@ -289,8 +262,9 @@ def _announce(workdir, config, model, training, validation, progress) -> None:
         f"workdir {workdir}",
         flush=True,
     )
-    if progress.epoch:
-        print(f"resumed after epoch {progress.epoch}", flush=True)
+    if progress.step:
+        batches = f" and {progress.batch} batches" if progress.batch else ""
+        print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
 
 
 def _tensorboard(workdir: Path) -> list[keras.callbacks.Callback]:
@@ -301,9 +275,10 @@ def _tensorboard(workdir: Path) -> list[keras.callbacks.Callback]:
             "tensorboard is not installed: curves are in metrics.jsonl only"
         )
         return []
-    return [
-        keras.callbacks.TensorBoard(str(workdir / "tensorboard"), write_graph=False)
-    ]
+    # Imports TensorFlow, whatever the backend.
+    from hydranet_tf.curves import Curves
+
+    return [Curves(workdir, lambda: callbacks.logged(workdir))]
 
 
 def _make_deterministic() -> None:
@@ -311,28 +286,3 @@ def _make_deterministic() -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str | None:
-    """Commit of the code, with `+` where files were changed; None outside git."""
-    here = Path(__file__).parent
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -24,8 +24,8 @@ MAIN_LIMIT = 60
 # module, or that the order shall change here, with its reason.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What is asked, how text becomes rows, how a file is never left half
-    # written: used by all, they use none.
-    ("tasks", "tables", "atomic"),
+    # written, how a signal is heard: used by all, they use none.
+    ("tasks", "tables", "atomic", "array_file", "preemption"),
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
     ("pixels",),
@@ -47,7 +47,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     # A workdir: written by training, read by all that follow.
     ("checkpoints",),
-    ("callbacks",),
+    ("workdir",),
+    ("callbacks", "curves"),
     ("training",),
     # Files made of a model; the one that answers from any of them, or from a
     # workdir; and the one that makes them and checks their answers.
@@ -89,6 +90,8 @@ MAY_IMPORT_TENSORFLOW = {
     "exporting",
     # For the errors that decoding raises.
     "predictor",
+    # For tf.summary.
+    "curves",
     # For tf.config.enable_op_determinism, on that backend alone.
     "training",
 }

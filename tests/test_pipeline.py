@@ -129,6 +129,22 @@ def damaged(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("damage", ["cut", "nonsense", "other", "list"])
+def test_damaged_file_cache_says_what_to_delete(folder, tmp_path, damage):
+    load(folder, str(tmp_path))
+    (images,) = tmp_path.glob("*.npy")
+    if damage == "cut":
+        images.write_bytes(images.read_bytes()[:-1000])
+    elif damage == "nonsense":
+        images.write_bytes(b"no array at all")
+    elif damage == "other":
+        np.save(images, np.zeros((3, 32, 32, 3), np.uint8))
+    else:
+        images.with_suffix(".json").write_text("[1]")
+    with pytest.raises(pipeline.DamagedCacheError, match="Delete that"):
+        load(folder, str(tmp_path))
+
+
 @pytest.mark.parametrize("cache", ["memory", "none", "file"])
 def test_bad_images_are_left_out_and_named(damaged, tmp_path, cache):
     cache = str(tmp_path / "cache") if cache == "file" else cache

@@ -3,12 +3,7 @@
 import dataclasses
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import keras
@@ -111,46 +106,6 @@ def test_logged_scores_are_those_of_the_checkpoint(settings, finished):
     assert row["val_age_mae"] == pytest.approx(error, rel=1e-4)
     assert row["val_race_accuracy"] == pytest.approx(right, rel=1e-4)
     assert row["alpha"] == pytest.approx(model.task_weights()["alpha"])
-
-
-def weights_of(workdir, step):
-    model = checkpoints.load_model(workdir, checkpoints.LAST)
-    folder = workdir / "checkpoints" / f"last-{step:08d}"
-    with np.load(folder / "training.npz", allow_pickle=False) as saved:
-        others = [saved[name] for name in sorted(saved.files)]
-    return [*model.get_weights(), *others]
-
-
-def test_killed_and_resumed_equals_unbroken(settings, tmp_path):
-    """Kill -9 somewhere after the second epoch, then the same command."""
-    command = [sys.executable, str(ROOT / "train.py")]
-    values = dataclasses.asdict(settings)
-    values.update(epochs=6, deterministic=True, augmentation="strong",
-                  schedule="cosine", warmup_epochs=1.0, dropout=0.1)  # fmt: skip
-    command += [f"--{name}={value}" for name, value in values.items()]
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    subprocess.run([*command, f"--workdir={unbroken}"], check=True, **quiet)
-
-    run = subprocess.Popen([*command, f"--workdir={broken}"], **quiet)
-    patience = time.monotonic() + 120
-    while not (broken / "checkpoints" / "last-00000006").exists():
-        assert run.poll() is None, run.stderr.read().decode()
-        assert time.monotonic() < patience
-        time.sleep(0.01)
-    os.kill(run.pid, signal.SIGKILL)
-    run.communicate()
-    assert len(log(broken)) < 6
-    subprocess.run([*command, f"--workdir={broken}"], check=True, **quiet)
-
-    for a, b in zip(weights_of(unbroken, 18), weights_of(broken, 18), strict=True):
-        np.testing.assert_array_equal(a, b)
-    measured = {"seconds", "images_per_second"}
-    one, other = (
-        [{k: v for k, v in row.items() if k not in measured} for row in log(w)]
-        for w in (unbroken, broken)
-    )
-    assert one == other
 
 
 def test_finished_run_is_not_trained_again_unless_longer(settings, run):
