@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-_FORMAT = flags.DEFINE_list("format", "saved_model,litert", "What to write.")
+_FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: preset.")
 _VARIANTS = flags.DEFINE_list(
     "litert_variants", "float32", "Out of float32, float16, dynamic, int8, integer."
 )
@@ -28,7 +28,8 @@ _DATA = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string("split", "validation", "Part of the data to check on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing .tflite files.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace .tflite files and preset.")
+_REPORT = flags.DEFINE_string("report", None, "evaluate.py's folder, for the card.")
 
 
 def main(argv):
@@ -40,12 +41,11 @@ def main(argv):
     from hydranet_tf import exporting
 
     request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
-    places = {f.name: f.value for f in (_DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS)}
+    others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _REPORT)
     try:
         done = exporting.export_run(
             *(_WORKDIR.value, _OUTPUT.value, exporting.Request(*request)),
-            checkpoint=_CHECKPOINT.value,
-            **places,
+            **{flag.name: flag.value for flag in others},
         )
     except exporting.ERRORS as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -45,8 +45,15 @@ def save(path: Path, variables: Mapping[str, keras.Variable]) -> None:
     np.savez(path, **{n: keras.ops.convert_to_numpy(v) for n, v in variables.items()})
 
 
-def load_into(path: Path, variables: Mapping[str, keras.Variable]) -> None:
+def load_into(
+    path: Path, variables: Mapping[str, keras.Variable], stored_as: str | None = None
+) -> None:
     """Assigns what `save` wrote; all of it fits, or nothing changes.
+
+    Args:
+        path: of the file.
+        variables: by name.
+        stored_as: type of all arrays in the file; None for that of each variable.
 
     Raises:
         OtherArraysError: if names, shapes or types are not those of the
@@ -54,7 +61,7 @@ def load_into(path: Path, variables: Mapping[str, keras.Variable]) -> None:
         ArrayFileError: if the file cannot be read.
     """
     expected = {
-        name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
+        name: (tuple(v.shape), stored_as or keras.backend.standardize_dtype(v.dtype))
         for name, v in variables.items()
     }
     try:

@@ -17,6 +17,8 @@ from hydranet_tf import atomic, parity, saved_model
 # Artefacts are OUTPUT/hydranet/1, OUTPUT/hydranet/2, ... and
 # OUTPUT/hydranet.tflite, OUTPUT/hydranet_int8.tflite, ... with a .json each.
 NAME = "hydranet"
+# OUTPUT/preset.
+PRESET = "preset"
 RECORD = "export.json"
 
 
@@ -29,9 +31,10 @@ class Artefact:
     """A finished export.
 
     Attributes:
-        path: the SavedModel folder or the .tflite file.
+        path: the SavedModel folder, the preset or the .tflite file.
         format: of `FORMATS`.
-        variant: of `litert.VARIANTS`; a SavedModel is `"float32"`.
+        variant: of `litert.VARIANTS`; a SavedModel is `"float32"`, a preset
+            `"float16"`.
         size: in bytes.
         comparisons: with the Keras model, by way into the artefact.
         milliseconds: for one image, by number of threads; None for a
@@ -79,6 +82,13 @@ def publish(staged: Path, output: Path) -> Path:
         # the runtime says so instead of naming classes wrongly.
         os.replace(staged.with_suffix(".json"), target.with_suffix(".json"))
         os.replace(staged, target)
+        return target
+    if staged.name == PRESET:
+        target = output / PRESET
+        # Two renames: a folder cannot be renamed over one that holds files.
+        if target.exists():
+            os.rename(target, staged.with_name("replaced"))
+        os.rename(staged, target)
         return target
     versions = output / staged.name
     versions.mkdir(exist_ok=True)

@@ -161,6 +161,15 @@ class TrainingConfig:
             )
         return weights
 
+    def changed(self) -> str:
+        """The settings that are not the defaults, as flags, without places."""
+        return " ".join(
+            f"--{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if field.name not in MAY_CHANGE - {"epochs", "patience"}
+            and getattr(self, field.name) != field.default
+        )
+
     def to_json(self) -> str:
         """The settings as they stand in config.json."""
         return json.dumps(dataclasses.asdict(self), indent=2)

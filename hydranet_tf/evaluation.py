@@ -47,6 +47,7 @@ from hydranet_tf.tasks import TASKS, Task
 SCHEMA_VERSION = 1
 
 WORKDIR, SAVED_MODEL, LITERT = "workdir", "saved_model", "litert"
+PRESET = "preset"
 
 # What a wrong path, wrong data or a wrong model raises; each says what to do.
 ERRORS = (
@@ -80,7 +81,7 @@ def evaluate_model(
     """Evaluates a model on a split and writes the report.
 
     Args:
-        model_path: a workdir, a SavedModel or a .tflite file.
+        model_path: a workdir, a SavedModel, a preset or a .tflite file.
         data, split, data_dir, split_lists: see `sources.open_source`.
         output: folder of the report; an earlier report there is replaced.
         batch_size: images that are predicted at once.
@@ -272,11 +273,13 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
 
 
 def _about_model(path: Path, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Which of the three kinds the path is, and what a workdir tells besides."""
+    """Which of the four kinds the path is, and what a workdir tells besides."""
     about = {"kind": SAVED_MODEL, "checkpoint": None, "epoch": None}
     weights = None
     if path.is_file():
         about["kind"] = LITERT
+    elif (path / "metadata.json").is_file():
+        about["kind"] = PRESET
     elif (path / "config.json").is_file():
         # The one that runtimes.load takes.
         folder, progress = checkpoints.newest(path, checkpoints.BEST)

@@ -33,12 +33,14 @@ from hydranet_tf import (
     saved_model,
     sources,
 )
+from hydranet_tf import report as report_files
 from hydranet_tf.artefacts import Artefact, ExportError
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.model import HydraNet, answer_model
 
-SAVED_MODEL, LITERT = "saved_model", "litert"
-FORMATS = (SAVED_MODEL, LITERT)
+SAVED_MODEL, LITERT, PRESET = "saved_model", "litert", "preset"
+FORMATS = (SAVED_MODEL, LITERT, PRESET)
+DEFAULT_FORMATS = (SAVED_MODEL, LITERT)
 
 
 # What `export_run` raises where the user can do something about it.
@@ -75,11 +77,11 @@ class Request:
         formats: of `FORMATS`.
         litert_variants: of `litert.VARIANTS`, if LiteRT is among the formats.
         dynamic_batch: LiteRT files take any number of images; by default one.
-        overwrite: replaces .tflite files that are there. A SavedModel version
-            is never replaced.
+        overwrite: replaces .tflite files and a preset that are there. A
+            SavedModel version is never replaced.
     """
 
-    formats: Sequence[str] = FORMATS
+    formats: Sequence[str] = DEFAULT_FORMATS
     litert_variants: Sequence[str] = (litert.FLOAT32,)
     dynamic_batch: bool = False
     overwrite: bool = False
@@ -90,6 +92,8 @@ class Request:
         for name in self.formats:
             if name == SAVED_MODEL:
                 rows.append((name, litert.FLOAT32, artefacts.NAME))
+            elif name == PRESET:
+                rows.append((name, litert.FLOAT16, artefacts.PRESET))
             else:
                 rows += [
                     (name, variant, litert.file_name(artefacts.NAME, variant))
@@ -112,6 +116,7 @@ def export_run(
     split: str = "validation",
     data_dir: str | None = None,
     split_lists: str | None = None,
+    report: str | Path | None = None,
 ) -> Export:
     """Exports a run of train.py, checked on real examples.
 
@@ -123,6 +128,7 @@ def export_run(
             `sources.open_source`; None takes what the run was trained on.
         split, data_dir, split_lists: go with `data`; without it, `data_dir`
             and `split_lists` replace those of the run where given.
+        report: folder of a report of evaluate.py on this run, for the card.
 
     Raises:
         One of `ERRORS`: if the run, the examples or the output is not
@@ -154,8 +160,19 @@ def export_run(
         "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
         "data": data,
         "split": split,
+        "settings": config.changed(),
     }
-    return export(model, examples, output, request, training=training, origin=origin)
+    found = None
+    if report:
+        found = artefacts.read_json(Path(report, report_files.REPORT_JSON))
+        if not found:
+            raise ExportError(
+                f"expected a report of evaluate.py in {report}; there is no "
+                f"{report_files.REPORT_JSON}"
+            )
+    return export(
+        model, examples, output, request, training=training, origin=origin, report=found
+    )
 
 
 def export(
@@ -166,6 +183,7 @@ def export(
     *,
     training: sources.Examples | None = None,
     origin: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
 ) -> Export:
     """Writes a model in every format asked for, or in none.
 
@@ -183,6 +201,7 @@ def export(
         training: the faces that the model was trained on, from which those
             for the calibration of the quantised variants are drawn.
         origin: goes into `export.json` with each artefact.
+        report: content of a report.json, for the card.
 
     Raises:
         ExportError: if something stands in the way, or answers are beyond the
@@ -206,6 +225,8 @@ def export(
             path = scratch / file_name
             if name == SAVED_MODEL:
                 saved_model.write(network, description, path)
+            elif name == PRESET:
+                model.save_to_preset(path, {**(origin or {}), **_made()})
             else:
                 litert.write(
                     network,
@@ -228,8 +249,9 @@ def export(
         origin = {**(origin or {}), **_about(sample, drawn)}
         artefacts.record(finished, output, origin)
         table = export_table.table(finished, sample)
-        card = model_card.text(model.tasks, description, origin, table)
-        atomic.write_text(output / model_card.FILE, card)
+        card = model_card.text(model.tasks, description, origin, table, report)
+        for folder in (output, *(a.path for a in finished if a.format == PRESET)):
+            atomic.write_text(folder / model_card.FILE, card)
     return Export(finished, table, drawn)
 
 
@@ -238,10 +260,19 @@ def _about(
 ) -> dict[str, Any]:
     """What every artefact of an export has in common."""
     about = {
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_made(),
         "image_size": sample.images.shape[1],
         "examples": len(sample),
         "keras_scores": sample.scores(sample.answers),
+    }
+    if drawn is not None:
+        about["calibration"] = {"faces": len(drawn.rows), "drawn": drawn.cells}
+    return about
+
+
+def _made() -> dict[str, Any]:
+    return {
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "hydranet_tf": hydranet_tf.__version__,
             "python": platform.python_version(),
@@ -249,9 +280,6 @@ def _about(
             "keras": keras.__version__,
         },
     }
-    if drawn is not None:
-        about["calibration"] = {"faces": len(drawn.rows), "drawn": drawn.cells}
-    return about
 
 
 def _calibration_images(
@@ -300,7 +328,7 @@ def _check_request(output: Path, request: Request) -> None:
         raise ExportError(f"expected a folder as --output; {output} is a file")
     artefacts.read_json(output / artefacts.RECORD)
     for name, _, file_name in request.plan():
-        if name != LITERT or request.overwrite:
+        if name == SAVED_MODEL or request.overwrite:
             continue
         for path in (output / file_name, (output / file_name).with_suffix(".json")):
             if path.exists():

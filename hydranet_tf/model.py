@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 from keras import layers, ops
 
-from hydranet_tf import backbones, distributions, losses
+from hydranet_tf import backbones, distributions, losses, presets
 from hydranet_tf.augmentation import Augmentation
-from hydranet_tf.tasks import BINARY, TASKS, Task, from_config
+from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 
 # Channel means and deviations of ImageNet in levels 0..255: what pretrained
 # ResNets were fed, and as good as any other for a network from scratch.
@@ -110,6 +112,39 @@ class HydraNet(keras.Model):
             for task, value in zip(self.tasks, values, strict=True)
         }
 
+    @classmethod
+    def from_preset(cls, folder: str | os.PathLike) -> HydraNet:
+        """Loads what `save_to_preset` wrote, in the precision that is set.
+
+        Raises:
+            hydranet_tf.presets.PresetError: if the folder is no whole preset.
+        """
+        folder = Path(folder).expanduser()
+        config = presets.read_config(folder)
+        try:
+            model = cls.from_config(config)
+        except (KeyError, TypeError, ValueError) as error:
+            raise presets.PresetError(
+                f"the preset {folder} describes a network that this version cannot "
+                f"make: {error!r}. Use the version that wrote it"
+            ) from error
+        presets.assign(folder, _by_path(model.network))
+        return model
+
+    def save_to_preset(self, folder: str | os.PathLike, origin: Mapping) -> None:
+        """Writes the answering network as a preset; nothing of training is in it.
+
+        Args:
+            folder: is made.
+            origin: where it comes from, for metadata.json.
+        """
+        # Fixed weights of 1: the learned ones are of no use to the answers.
+        config = {**self.get_config(), "augmentation": "none", "dropout": 0.0}
+        plain = losses.FixedWeights([1.0] * len(self.tasks))
+        config["weighting"] = keras.saving.serialize_keras_object(plain)
+        variables = _by_path(self.network)
+        presets.write(Path(folder), config, variables, to_json(self.tasks), origin)
+
     def get_config(self):
         return {
             "backbone": self.backbone,
@@ -155,6 +190,10 @@ def answer_model(model: HydraNet) -> keras.Model:
             scaled = scaled * (1 / temperature)
         answers |= _answers(task, scaled)
     return keras.Model(images, answers, name="answers")
+
+
+def _by_path(network: keras.Model) -> dict[str, keras.Variable]:
+    return {variable.path: variable for variable in network.variables}
 
 
 def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydranet_tf import crops
+from hydranet_tf import crops, report_text
 from hydranet_tf.tasks import Task
 
 FILE = "MODEL_CARD.md"
@@ -29,6 +29,7 @@ def text(
     description: Mapping[str, Any],
     origin: Mapping[str, Any],
     table: str,
+    report: Mapping[str, Any] | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -39,6 +40,7 @@ def text(
             `commit` as far as they are known, and how many `examples` the
             scores stand on.
         table: of `export_table.table`.
+        report: content of a report.json of evaluate.py on the same network.
     """
     size = description["image_size"]
     points = "\n".join(
@@ -52,6 +54,7 @@ def text(
             ("split", "Part that the scores below come from"),
             ("checkpoint", "Checkpoint"),
             ("commit", "Commit of the code"),
+            ("settings", "Settings of the training that are not the defaults"),
         )
         if origin.get(key)
     ]
@@ -70,12 +73,25 @@ def text(
         f"{crops.rule()}.",
         f"| point | from the left | from the top |\n|---|---:|---:|\n{points}",
         "## How well it answers",
+        *_scores(report),
         f"On {origin['examples']} faces, when it was exported; the report of "
         "evaluate.py has intervals and every group, worst first.",
         f"```\n{table}\n```",
         _USES.rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _scores(report: Mapping[str, Any] | None) -> list[str]:
+    if report is None:
+        return []
+    return [
+        f"On the {report['data']['examples']:,} faces of the part "
+        f"`{report['data']['split']}`, with 95 % intervals:",
+        report_text.headline(report),
+        "The worst group (gender x race) of each score:",
+        report_text.worst_groups(report),
+    ]
 
 
 def _answer(task: Task) -> str:

@@ -131,7 +131,7 @@ def compare(path: Path, sample: Sample) -> dict[str, Comparison]:
         ParityError: if its answers have other shapes.
     """
     found = {PIXELS: runtimes.load(path).answers(sample.images)}
-    if path.is_dir():
+    if (path / "saved_model.pb").is_file():
         found[IMAGE_BYTES] = _answers_to_bytes(path, sample)
     return {way: _compare(answers, sample) for way, answers in found.items()}
 

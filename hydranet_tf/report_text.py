@@ -119,6 +119,24 @@ def _about(report) -> str:
     return "\n".join(lines)
 
 
+def worst_groups(report: Mapping[str, Any]) -> str:
+    """The table of the group with the worst of each score."""
+    rows = []
+    for key, worst in report["groups"]["worst"].items():
+        task, name = key.split(".")
+        title = f"{task}: {MEANINGS[name].title}"
+        if worst["group"] is None:
+            rows.append((title, worst["status"], "", "", ""))
+            continue
+        score, whole = worst["score"], report["tasks"][task]["scores"][name]
+        unit = report["tasks"][task]["unit"]
+        rows.append(
+            (title, worst["group"], show(name, score, unit, True),
+             f"{score['n']:,}", show(name, whole, unit))
+        )  # fmt: skip
+    return table(("score", "worst group", "there", "n", "all"), rows)
+
+
 def _parts(report) -> list[str]:
     if not report["parts"]:
         return []
@@ -147,24 +165,15 @@ def _groups(report) -> list[str]:
     if groups["sorted_by"] is None:
         return [*parts, f"No group has labels: {NO_LABELS}."]
     units = {name: found["unit"] for name, found in report["tasks"].items()}
-    rows, suspects = [], []
+    suspects = []
     for key, worst in groups["worst"].items():
         task, name = key.split(".")
-        title = f"{task}: {MEANINGS[name].title}"
-        if worst["group"] is None:
-            rows.append((title, worst["status"], "", "", ""))
-        else:
-            score, whole = worst["score"], report["tasks"][task]["scores"][name]
-            rows.append(
-                (title, worst["group"], show(name, score, units[task], True),
-                 f"{score['n']:,}", show(name, whole, units[task]))
-            )  # fmt: skip
         suspects += [
-            f"- {title}: {row['group']}, {show(name, row['score'], units[task])} "
-            f"(n = {row['score']['n']})"
+            f"- {task}: {MEANINGS[name].title}: {row['group']}, "
+            f"{show(name, row['score'], units[task])} (n = {row['score']['n']})"
             for row in worst["small_and_worse"]
         ]
-    parts.append(table(("score", "worst group", "there", "n", "all"), rows))
+    parts.append(worst_groups(report))
     if suspects:
         parts.append(
             f"Groups with fewer than {small} labels do not compete above, "

@@ -1,7 +1,7 @@
 """Answers from anything that was trained or exported here.
 
-`load` takes a workdir, a SavedModel folder or a .tflite file and gives the same
-`Runtime`: pixels in, answers by task name out. A .tflite file needs
+`load` takes a workdir, a SavedModel folder, a preset or a .tflite file and gives
+the same `Runtime`: pixels in, answers by task name out. A .tflite file needs
 neither TensorFlow nor Keras to be installed beside LiteRT's runtime.
 """
 
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 32
 
 _KINDS = (
-    "a workdir of train.py (with config.json and checkpoints/), a SavedModel "
-    "folder of export.py (with saved_model.pb, or with its versions 1, 2, ...) "
-    "or a .tflite file of export.py"
+    "a workdir of train.py (with config.json and checkpoints/), or of export.py a "
+    "SavedModel folder (with saved_model.pb, or with its versions 1, 2, ...), a "
+    "preset (with metadata.json) or a .tflite file"
 )
+
+# What tells a preset from other folders; `presets` itself would import Keras.
+_PRESET = "metadata.json"
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -104,8 +107,8 @@ def load(path: str | Path) -> Runtime:
 
     Args:
         path: a workdir (its best checkpoint is taken), a SavedModel or the
-            folder that holds its versions (the highest is taken), or a
-            .tflite file, whose description is NAME.json beside it or, where
+            folder that holds its versions (the highest is taken), a preset, or
+            a .tflite file, whose description is NAME.json beside it or, where
             that is not there, within it.
 
     Raises:
@@ -117,6 +120,8 @@ def load(path: str | Path) -> Runtime:
     if path.is_dir():
         if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
             return _load_workdir(path)
+        if (path / _PRESET).is_file():
+            return _load_preset(path)
         folder = _saved_model_in(path)
         if folder:
             return _load_saved_model(folder)
@@ -153,6 +158,16 @@ def _load_workdir(path: Path) -> Runtime:
         return from_model(checkpoints.load_model(path, which=checkpoints.BEST))
     except checkpoints.CheckpointError as error:
         raise LoadError(f"cannot load the workdir {path}: {error}") from error
+
+
+def _load_preset(path: Path) -> Runtime:
+    from hydranet_tf import presets
+    from hydranet_tf.model import HydraNet
+
+    try:
+        return from_model(HydraNet.from_preset(path))
+    except presets.PresetError as error:
+        raise LoadError(str(error)) from error
 
 
 def _saved_model_in(path: Path) -> Path | None:

@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Before the model, because HydraNet.compute_loss calls them.
     ("distributions", "temperatures"),
     ("losses",),
-    ("metrics",),
+    ("metrics", "presets"),
     ("model",),
     # A workdir: written by training, read by all that follow.
     ("checkpoints",),
@@ -57,13 +57,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtimes",),
     ("parity", "latency"),
     ("artefacts",),
-    ("export_table", "model_card"),
-    ("exporting",),
     # Scores of answers, by group, what they say, how that is written and drawn.
     ("scores",),
     ("breakdown",),
     ("findings", "report", "report_pictures"),
     ("report_text",),
+    # The card quotes the report.
+    ("export_table", "model_card"),
+    ("exporting",),
     ("parts",),
     # How much the crop matters.
     ("margins",),

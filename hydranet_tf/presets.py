@@ -1,0 +1,113 @@
+"""A network to give away: one folder that holds all that its answers depend on.
+
+    preset/
+        config.json    what `HydraNet.from_config` takes
+        weights.npz    the arrays by path, 16 bits wide
+        tasks.json     names, units and classes in order
+        metadata.json  SHA-256 of the three, and where they come from
+        MODEL_CARD.md
+
+`HydraNet.from_preset` loads it. Nothing in it is ever unpickled, and each file is
+compared with its SHA-256 before it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from hydranet_tf import array_file
+
+CONFIG, WEIGHTS, TASKS = "config.json", "weights.npz", "tasks.json"
+METADATA = "metadata.json"
+FORMAT = 1
+
+
+class PresetError(ValueError):
+    """A folder that is no whole preset; the message says what is wrong."""
+
+
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    variables: Mapping[str, keras.Variable],
+    tasks: str,
+    origin: Mapping[str, Any],
+) -> None:
+    """Writes all but the card.
+
+    Args:
+        folder: is made.
+        config: of the network.
+        variables: its weights by path; written as float16, half the size, which
+            moves an age by less than a twentieth of a year.
+        tasks: the text of tasks.json.
+        origin: goes into metadata.json.
+    """
+    folder.mkdir()
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / TASKS).write_text(tasks + "\n", encoding="utf-8")
+    arrays = {
+        name: keras.ops.convert_to_numpy(variable).astype(np.float16)
+        for name, variable in variables.items()
+    }
+    np.savez(folder / WEIGHTS, **arrays)
+    metadata = {
+        **origin,
+        "format": FORMAT,
+        "sha256": {n: _sha256(folder / n) for n in (CONFIG, WEIGHTS, TASKS)},
+    }
+    text = json.dumps(metadata, indent=2) + "\n"
+    (folder / METADATA).write_text(text, encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Checks every file and returns the network's configuration.
+
+    Raises:
+        PresetError: if a file is missing, unreadable or not what was written.
+    """
+    try:
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        if metadata["format"] != FORMAT:
+            raise PresetError(
+                f"the preset {folder} has the format {metadata['format']!r}; this "
+                f"version reads {FORMAT}. Use the version that wrote it"
+            )
+        for name in (CONFIG, WEIGHTS, TASKS):
+            if _sha256(folder / name) != metadata["sha256"][name]:
+                raise PresetError(
+                    f"{folder / name} is not the file that {METADATA} names: their "
+                    "sha256 differ. It was damaged or changed; copy the preset again"
+                )
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except PresetError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PresetError(
+            f"expected the preset {folder} to hold {CONFIG}, {WEIGHTS}, {TASKS} and "
+            f"{METADATA} as export.py writes them; got {error!r}. Copy it again"
+        ) from error
+
+
+def assign(folder: Path, variables: Mapping[str, keras.Variable]) -> None:
+    """Assigns the weights; all of them fit, or nothing changes.
+
+    Raises:
+        PresetError: if they are of another network.
+    """
+    try:
+        array_file.load_into(folder / WEIGHTS, variables, stored_as="float16")
+    except array_file.ArrayFileError as error:
+        raise PresetError(f"{folder / WEIGHTS} {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
