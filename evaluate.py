@@ -2,7 +2,8 @@
 
     python evaluate.py --model=runs/faces --data=drawn_faces --output=reports/faces
 
-The model is a workdir of train.py, a SavedModel or a .tflite file of export.py.
+The model is a workdir of train.py, or of export.py a SavedModel, a preset or a
+.tflite file.
 Writes report.md (read this first), report.json, predictions.csv and pictures.
 Labels are what annotators saw in a picture, not facts about a person.
 """
@@ -15,13 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 
 MODEL = flags.DEFINE_string(
-    "model", None, "A workdir, a SavedModel folder or a .tflite file.", required=True
+    "model", None, "A workdir, SavedModel, preset or .tflite file.", required=True
 )
 DATA = flags.DEFINE_string(
-    "data",
-    None,
-    "A TFDS name, a folder of UTKFace-named images or a .csv file.",
-    required=True,
+    "data", None, "TFDS name, folder of UTKFace names or .csv file.", required=True
 )
 SPLIT = flags.DEFINE_enum(
     "split", "validation", ["train", "validation", "test", "all"], "Part of the data."
@@ -33,6 +31,9 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once.", lower_bou
 MAX_BAD_IMAGES = flags.DEFINE_integer(
     "max_bad_images", 10, "Unreadable images to leave out and list.", lower_bound=0
 )
+CALIBRATE = flags.DEFINE_bool(
+    "calibrate", False, "First fit temperatures on these examples, into the workdir."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     # Imported here so that --help and a wrong flag answer at once.
     from hydranet_tf import evaluation
 
-    names = ("data_dir", "split_lists", "batch_size", "max_bad_images")
+    names = ("data_dir", "split_lists", "batch_size", "max_bad_images", "calibrate")
     options = {name: flags.FLAGS[name].value for name in names}
     try:
         found = evaluation.evaluate_model(

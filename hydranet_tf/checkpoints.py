@@ -4,6 +4,7 @@
         config.json  run.json  model.json  tasks.json  metrics.jsonl
         checkpoints/last-00000530/  weights.npz  training.npz  state.json  SHA256SUMS
         checkpoints/best-00000424/  ...
+        temperatures.json  of one of the checkpoints, where they were fitted
 
 A checkpoint is a folder that appears by one rename, named by the optimiser's
 steps; `sha256sum -c SHA256SUMS` in it tells whether it is whole. Two of each kind
@@ -36,6 +37,7 @@ _WEIGHTS = "weights.npz"
 _TRAINING = "training.npz"
 _STATE = "state.json"
 _SUMS = "SHA256SUMS"
+_TEMPERATURES = "temperatures.json"
 _KEPT = 2
 # What `Progress` may hold, by the type that is written for it.
 _TYPES = {"int": int, "bool": bool, "float | None": (int, float, type(None)),
@@ -195,7 +197,45 @@ def load_model(workdir: str | Path, which: str = BEST) -> HydraNet:
             "that wrote it"
         ) from error
     _load(folder / _WEIGHTS, _weights(model), "another network")
+    model.temperatures = temperatures_of(workdir, folder.name)
     return model
+
+
+def keep_temperatures(workdir: Path, checkpoint: str, values: dict) -> None:
+    """Keeps the temperatures that were fitted for a checkpoint.
+
+    Raises:
+        CheckpointError: if they cannot be written.
+    """
+    text = json.dumps({"checkpoint": checkpoint, "temperatures": values}, indent=2)
+    try:
+        atomic.write_text(workdir / _TEMPERATURES, text + "\n")
+    except OSError as error:
+        raise CheckpointError(
+            f"could not write {workdir / _TEMPERATURES}: {error}"
+        ) from error
+
+
+def temperatures_of(workdir: Path, checkpoint: str) -> dict[str, float]:
+    """The temperatures fitted for a checkpoint; none where there are others.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    path = workdir / _TEMPERATURES
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        values = {str(k): float(v) for k, v in kept["temperatures"].items()}
+        if not all(0 < value < math.inf for value in values.values()):
+            raise ValueError(f"temperatures are above 0; got {values}")
+        return values if kept["checkpoint"] == checkpoint else {}
+    except _UNUSABLE as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error!r}); delete it and run evaluate.py "
+            "--calibrate again"
+        ) from error
 
 
 def newest(workdir: str | Path, which: str = BEST) -> tuple[Path, Progress]:

@@ -34,6 +34,7 @@ from hydranet_tf import (
     runtimes,
     scores,
     sources,
+    temperatures,
 )
 from hydranet_tf.findings import (
     EvaluationError,
@@ -77,6 +78,7 @@ def evaluate_model(
     batch_size: int = 64,
     max_bad_images: int = 10,
     seed: int = 0,
+    calibrate: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a model on a split and writes the report.
 
@@ -87,6 +89,9 @@ def evaluate_model(
         batch_size: images that are predicted at once.
         max_bad_images: how many may be left out, listed with a reason.
         seed: of the bootstrap intervals.
+        calibrate: first fits a temperature for each head on these examples and
+            keeps them in the workdir, for this checkpoint; everything that is
+            loaded or exported from it has them from then on.
 
     Returns:
         The content of `report.json`.
@@ -108,6 +113,9 @@ def evaluate_model(
     needed = len(opened) * loaded.image_size**2 * 3
     cache = pipeline.MEMORY_CACHE if needed <= _MAX_CACHE else pipeline.NO_CACHE
     faces = pipeline.load_faces(opened, loaded.image_size, cache, max_bad_images)
+    if calibrate:
+        _calibrate(Path(model_path).expanduser(), faces, batch_size)
+        loaded = runtimes.load(model_path)
     findings = find(
         loaded.tasks,
         faces.examples.ids,
@@ -139,6 +147,19 @@ def evaluate_model(
         margin=margins.measure(loaded, faces.examples, seed),
         masks=masks,
     )
+
+
+def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
+    if not (workdir / "checkpoints").is_dir():
+        raise EvaluationError(
+            "--calibrate keeps what it fits in a workdir of train.py, and "
+            f"{workdir} is none; calibrate the workdir, then export it"
+        )
+    model = checkpoints.load_model(workdir)
+    logits = model.predict(pipeline.evaluation_batches(faces, batch_size), verbose=0)
+    found = temperatures.fit(model.tasks, logits, faces.examples.labels)
+    folder, _ = checkpoints.newest(workdir)
+    checkpoints.keep_temperatures(workdir, folder.name, found)
 
 
 def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
@@ -275,7 +296,7 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
 def _about_model(path: Path, tasks: Sequence[Task]) -> dict[str, Any]:
     """Which of the four kinds the path is, and what a workdir tells besides."""
     about = {"kind": SAVED_MODEL, "checkpoint": None, "epoch": None}
-    weights = None
+    weights, fitted = None, None
     if path.is_file():
         about["kind"] = LITERT
     elif (path / "metadata.json").is_file():
@@ -284,8 +305,9 @@ def _about_model(path: Path, tasks: Sequence[Task]) -> dict[str, Any]:
         # The one that runtimes.load takes.
         folder, progress = checkpoints.newest(path, checkpoints.BEST)
         about = {"kind": WORKDIR, "checkpoint": folder.name, "epoch": progress.epoch}
+        fitted = checkpoints.temperatures_of(path, folder.name)
         weights = loss_weights(path, tasks, progress.epoch)
-    return {**about, "loss_weights": weights}
+    return {**about, "loss_weights": weights, "temperatures": fitted}
 
 
 def loss_weights(

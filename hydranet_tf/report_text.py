@@ -116,6 +116,9 @@ def _about(report) -> str:
     if weights:
         values = ", ".join(f"{k} {v:.4g}" for k, v in weights["values"].items())
         lines.append(f"- Loss weights after epoch {weights['epoch']}: {values}")
+    if model.get("temperatures"):
+        values = ", ".join(f"{k} {v:.3g}" for k, v in model["temperatures"].items())
+        lines.append(f"- Temperatures of the heads, fitted by --calibrate: {values}")
     return "\n".join(lines)
 
 

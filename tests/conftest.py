@@ -76,3 +76,11 @@ def utkface_dir() -> Path:
             "the folder UTKFace/ itself, as it comes out of the archive"
         )
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of reports that look at no picture: drawing takes most of the time."""
+    from hydranet_tf import evaluation
+
+    monkeypatch.setattr(evaluation, "_draw", lambda found, folder: {})
