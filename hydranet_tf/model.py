@@ -13,11 +13,6 @@ from hydranet_tf import backbones, distributions, losses, presets
 from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 
-# Channel means and deviations of ImageNet in levels 0..255: what pretrained
-# ResNets were fed, and as good as any other for a network from scratch.
-_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-_DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-
 HEAD_UNITS = 128
 
 
@@ -49,7 +44,8 @@ class HydraNet(keras.Model):
             `temperatures.fit`; 1.0 for a task that is not named.
 
     Raises:
-        ValueError: on an unknown backbone or augmentation, naming the known.
+        ValueError: on an unknown backbone or augmentation, naming the known;
+            on a width that the backbone does not have.
     """
 
     def __init__(
@@ -198,17 +194,17 @@ def _by_path(network: keras.Model) -> dict[str, keras.Variable]:
 
 def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
     """Normalisation, backbone and heads: images to logits."""
+    row = backbones.get(backbone)
     images = keras.Input((image_size, image_size, 3), name="images")
     # float32, or 16-bit precision would round the pixels before their mean is
     # taken away.
     x = layers.Rescaling(
-        [1 / d for d in _DEVIATION],
-        [-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)],
+        [1 / d for d in row.deviation],
+        [-m / d for m, d in zip(row.mean, row.deviation, strict=True)],
         dtype="float32",
         name="normalisation",
     )(images)
-    options = {} if width is None else {"width": width}
-    features = backbones.get(backbone)(x, **options)
+    features = backbones.features(backbone, x, width)
     logits = {task.name: _head(features, task, dropout, seed) for task in tasks}
     return keras.Model(images, logits, name="network")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hydranet_tf import backbones, losses
+from hydranet_tf import losses
 from hydranet_tf.metrics import task_metrics
 from hydranet_tf.model import HydraNet, answer_model
 from hydranet_tf.tasks import MISSING, TASKS
@@ -28,22 +28,8 @@ def learned_weights():
     return losses.UncertaintyWeights([t.kind for t in TASKS], [12.0, 0.7, 1.4])
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    # PyTorch's counts without the classifier, of torchvision's models.
-    [("resnet34", 21_284_672), ("resnet18", 11_176_512)],
-)
-def test_golden_parameter_counts(name, parameters):
-    images = keras.Input((64, 64, 3))
-    features = backbones.get(name)(images)
-    assert features.shape == (None, 512)
-    model = keras.Model(images, features)
-    counted = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    assert counted == parameters
-
-
 def test_unknown_backbone_names_the_known_ones():
-    with pytest.raises(ValueError, match="resnet34, resnet18, tiny"):
+    with pytest.raises(ValueError, match="resnet34, resnet18, resnet50"):
         HydraNet("resnet99", 64)
 
 

@@ -1,26 +1,84 @@
 """Backbones: images in, one feature vector a face out.
 
-A backbone is a function `(images, width) -> features`, symbolic Keras tensors
-`[batch, height, width, 3]` (normalised) to `[batch, features]`. A new one
-enters as a file in this folder and a row in `BACKBONES`.
+A row of `BACKBONES` is a function with what must be known about it. A new
+backbone enters as a file in this folder and a row; see docs/backbones.md.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from hydranet_tf.backbones import resnet
+import keras
 
-BACKBONES: Mapping[str, Callable] = {
-    "resnet34": functools.partial(resnet.resnet, blocks=(3, 4, 6, 3)),
-    "resnet18": functools.partial(resnet.resnet, blocks=(2, 2, 2, 2)),
-    # One block a stage and a quarter of the channels: for tests and the demo.
-    "tiny": functools.partial(resnet.resnet, blocks=(1, 1, 1, 1), width=16),
+from hydranet_tf.backbones import applications, efficientnet_lite, resnet
+
+Channels = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network without classifier, and the pixels it wants.
+
+    Attributes:
+        build: `(images, **width) -> features`, symbolic Keras tensors: from
+            `[batch, height, width, 3]`, normalised, to `[batch, features]`.
+        mean: of red, green and blue in levels 0..255, taken from the pixels
+            before they enter.
+        deviation: the pixels are then divided by it. Both are what the
+            pretrained weights were trained with.
+        width: channels of the first stage; None where it cannot be chosen.
+        smallest: side in pixels of the smallest image it takes.
+    """
+
+    build: Callable
+    mean: Channels
+    deviation: Channels
+    width: int | None = None
+    smallest: int = 32
+
+
+# Statistics of ImageNet as PyTorch's networks know them, and EfficientNet in
+# Keras; as good as any other for a network from scratch.
+_IMAGENET = {
+    "mean": (0.485 * 255, 0.456 * 255, 0.406 * 255),
+    "deviation": (0.229 * 255, 0.224 * 255, 0.225 * 255),
 }
 
 
-def get(name: str) -> Callable:
+def _resnet(blocks: tuple[int, ...], width: int = 64) -> Backbone:
+    build = functools.partial(resnet.resnet, blocks=blocks, width=width)
+    return Backbone(build, **_IMAGENET, width=width)
+
+
+def _application(name: str, mean: Channels, deviation: Channels, **known) -> Backbone:
+    build = functools.partial(applications.application, name=name)
+    return Backbone(build, mean, deviation, **known)
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    "resnet34": _resnet((3, 4, 6, 3)),
+    "resnet18": _resnet((2, 2, 2, 2)),
+    # What keras.applications.resnet.preprocess_input takes away; that it turns
+    # RGB to BGR is done to the pretrained weights instead.
+    "resnet50": _application("resnet50", (123.68, 116.779, 103.939), (1.0,) * 3),
+    # keras.applications.inception_v3.preprocess_input.
+    "inception_v3": _application(
+        "inception_v3", (127.5,) * 3, (127.5,) * 3, smallest=75
+    ),
+    "efficientnet_b0": _application("efficientnet_b0", **_IMAGENET),
+    # MEAN_RGB and STDDEV_RGB of efficientnet_lite_builder.py in TensorFlow's
+    # original: github.com/tensorflow/tpu, models/official/efficientnet/lite.
+    "efficientnet_lite0": Backbone(
+        efficientnet_lite.efficientnet_lite0, (127.0,) * 3, (128.0,) * 3
+    ),
+    # One block a stage and a quarter of the channels: for tests and the demo.
+    "tiny": _resnet((1, 1, 1, 1), width=16),
+}
+
+
+def get(name: str) -> Backbone:
     """Returns the backbone called `name`.
 
     Raises:
@@ -32,3 +90,46 @@ def get(name: str) -> Callable:
         raise ValueError(
             f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}"
         ) from None
+
+
+def features(name: str, images, width: int | None = None):
+    """Applies a backbone to normalised images.
+
+    Args:
+        name: of `BACKBONES`.
+        images: `[batch, height, width, 3]`, normalised as the row says.
+        width: channels of the first stage; None for the backbone's own.
+
+    Returns:
+        `[batch, features]`.
+
+    Raises:
+        ValueError: on an unknown name, or a width for a backbone without.
+    """
+    backbone = get(name)
+    if width is None:
+        return backbone.build(images)
+    if backbone.width is None:
+        raise ValueError(
+            f"{name} has no width to choose; leave it out (--width=0), or take "
+            f"one of {', '.join(n for n, b in BACKBONES.items() if b.width)}"
+        )
+    return backbone.build(images, width=width)
+
+
+def alone(name: str, image_size: int | None = None, width: int | None = None):
+    """A Keras model of the backbone alone, with new weights.
+
+    The variables have the paths that they have in a `HydraNet`.
+
+    Args:
+        name: of `BACKBONES`.
+        image_size: side of its images; None for the smallest.
+        width: see `features`.
+
+    Returns:
+        A model from normalised images to features.
+    """
+    side = image_size or get(name).smallest
+    images = keras.Input((side, side, 3), name="images")
+    return keras.Model(images, features(name, images, width), name=name)

@@ -39,6 +39,17 @@ def resnet(images, *, blocks: Sequence[int], width: int = 64):
     return layers.GlobalAveragePooling2D(name="pool")(x)
 
 
+def torch_name(layer: str) -> str:
+    """The PyTorch name of a layer, as torchvision and timm have it."""
+    stem = {"stem_conv": "conv1", "stem_norm": "bn1"}
+    if layer in stem:
+        return stem[layer]
+    stage, block, part = layer.split("_")
+    prefix = f"layer{stage[-1]}.{int(block.removeprefix('block')) - 1}"
+    shortcut = {"conv0": "downsample.0", "norm0": "downsample.1"}
+    return f"{prefix}.{shortcut.get(part, part.replace('norm', 'bn'))}"
+
+
 def _basic_block(x, channels: int, stride: int, name: str):
     shortcut = x
     x = _convolution(x, channels, 3, stride, f"{name}_conv1")
