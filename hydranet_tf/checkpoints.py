@@ -255,6 +255,11 @@ def newest(workdir: str | Path, which: str = BEST) -> tuple[Path, Progress]:
     return folder, progress
 
 
+def any_saved(workdir: Path) -> bool:
+    """Whether a run has a checkpoint to go on from, whole or not."""
+    return bool(_found(workdir, LAST))
+
+
 def better(monitor: str, score: float, best: float | None) -> bool:
     """Whether a score beats the best; errors (`_mae`) are better small."""
     if best is None:

@@ -64,6 +64,11 @@ class TrainingConfig:
         10, "How many images that cannot be decoded may be left out."
     )
     backbone: str = _setting("resnet34", "The network.", tuple(BACKBONES))
+    backbone_weights: str = _setting(
+        "",
+        "Where the backbone starts: an .npz file of convert_weights.py, or "
+        "'imagenet' to fetch what is published; empty for random weights.",
+    )
     width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
     image_size: int = _setting(200, "Side of the images in pixels.")
     augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
@@ -136,7 +141,19 @@ class TrainingConfig:
         )  # fmt: skip
         for name in at_least_zero:
             _require(self, name, getattr(self, name) >= 0, "0 or more")
-        _require(self, "image_size", self.image_size >= 32, "at least 32")
+        row = BACKBONES[self.backbone]
+        _require(
+            self,
+            "image_size",
+            self.image_size >= row.smallest,
+            f"at least {row.smallest} for {self.backbone}",
+        )
+        _require(
+            self,
+            "width",
+            not self.width or row.width is not None,
+            f"0 for {self.backbone}, which has no width to choose",
+        )
         _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
         _require(
             self,

@@ -16,6 +16,7 @@ from hydranet_tf import (
     losses,
     pipeline,
     preemption,
+    pretrained,
     sources,
     tasks,
 )
@@ -35,6 +36,7 @@ ERRORS = (
     pipeline.BadImagesError,
     pipeline.DamagedCacheError,
     pipeline.TooFewExamplesError,
+    pretrained.WeightsError,
     sources.SourceError,
 )
 
@@ -56,6 +58,8 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
             belongs to a run with other settings or other data, or is in use by
             another process.
         ConfigError: on a monitored score that does not exist.
+        hydranet_tf.pretrained.WeightsError: if the backbone's weights cannot be
+            read or do not fit.
         hydranet_tf.sources.SourceError: if the data cannot be read.
         hydranet_tf.callbacks.TrainingDiverged: if the loss is NaN.
         hydranet_tf.checkpoints.CheckpointError: if a checkpoint cannot be
@@ -69,12 +73,28 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
             f"--monitor: unknown score {config.monitor!r}; known are "
             f"{', '.join(known_scores)}"
         )
+    # Before the workdir keeps a setting that would have to be changed.
+    initial = _initial_weights(config, workdir)
     with preemption.notice() as notice, opened(workdir, config):
-        return _train(config, workdir, notice)
+        return _train(config, workdir, notice, initial)
+
+
+def _initial_weights(
+    config: TrainingConfig, workdir: Path
+) -> pretrained.Weights | None:
+    """Of the backbone; none where a checkpoint has later ones."""
+    if not config.backbone_weights or checkpoints.any_saved(workdir):
+        return None
+    return pretrained.read(
+        config.backbone_weights, config.backbone, config.width or None
+    )
 
 
 def _train(
-    config: TrainingConfig, workdir: Path, notice: preemption.Notice
+    config: TrainingConfig,
+    workdir: Path,
+    notice: preemption.Notice,
+    initial: pretrained.Weights | None,
 ) -> HydraNet:
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
@@ -84,8 +104,11 @@ def _train(
     training, validation = (_load(config, split) for split in ("train", "validation"))
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     model = build_model(config, training)
+    if initial is not None:
+        pretrained.assign(initial, model.network.variables)
     compile_model(model, config, steps)
-    describe(workdir, model, training, validation)
+    about = None if initial is None else initial.about
+    describe(workdir, model, training, validation, about)
     progress = checkpoints.restore(workdir, model) or checkpoints.Progress()
     _announce(workdir, config, model, training, validation, progress)
     if _ended(config, progress):

@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -127,9 +127,20 @@ def _locked(workdir: Path) -> TextIO:
 
 
 def describe(
-    workdir: Path, model: HydraNet, training: Faces, validation: Faces
+    workdir: Path,
+    model: HydraNet,
+    training: Faces,
+    validation: Faces,
+    backbone_weights: Mapping[str, str] | None = None,
 ) -> None:
     """Writes what is needed to repeat the run; checks that it is the same.
+
+    Args:
+        workdir: of the run.
+        model: what it trains.
+        training, validation: its data.
+        backbone_weights: where the backbone's first weights came from; None for
+            random ones.
 
     Raises:
         WorkdirError: if the run began with other data, or nothing can be
@@ -168,6 +179,7 @@ def describe(
         "keras_backend": keras.backend.backend(),
         "versions": _versions(),
         "data": data,
+        "backbone_weights": backbone_weights,
     }
     try:
         atomic.write_text(workdir / "tasks.json", tasks.to_json(model.tasks))

@@ -103,3 +103,23 @@ def test_constant_answers_by_hand(tmp_path):
         "gender: always female, right 75.0%",
         "race: always black, right 50.0%",
     ]
+
+
+def test_backbone_costs_as_pytorch_counts_them(tmp_path):
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "backbone_costs.py",
+         "--backbones=efficientnet_lite0,inception_v3", "--image_size=64",
+         "--seconds=0.1", f"--json={raw}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "inception_v3 is left out: it takes 75 pixels or more" in done.stdout
+    (row,) = json.loads(raw.read_text())["rows"]
+    # Half of what torch.utils.flop_counter counts in efficientnet_lite_pytorch at 64
+    # pixels, our heads in place of its classifier.
+    heads = 3 * 1280 * 128 + 128 * 7
+    assert row["gmacs"] * 1e9 == pytest.approx(32_619_392 - 1280 * 1000 + heads)
+    assert row["parameters"] == 3_413_024 + 3 * 1281 * 128 + 129 * 7
+    assert all(value > 0 for value in row["milliseconds"].values())
+    assert "| efficientnet_lite0 | 3.91 | 0.032 | 15." in done.stdout

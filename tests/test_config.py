@@ -22,12 +22,14 @@ def test_defaults_are_the_published_settings():
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"backbone": "vgg"}, "resnet34, resnet18, tiny"),
+        ({"backbone": "vgg"}, "resnet34, resnet18, resnet50"),
         ({"optimizer": "rmsprop"}, "adam, adamw, sgd"),
         ({"precision": "float8"}, "mixed_bfloat16"),
         ({"epochs": 0}, "above 0"),
         ({"learning_rate": -1.0}, "above 0"),
-        ({"image_size": 8}, "at least 32"),
+        ({"image_size": 8}, "at least 32 for resnet34"),
+        ({"image_size": 74, "backbone": "inception_v3"}, "at least 75 for inception"),
+        ({"width": 8, "backbone": "resnet50"}, "no width to choose"),
         ({"dropout": 1.0}, "below 1"),
         ({"patience": -1}, "0 or more"),
         ({"epochs": 2, "warmup_epochs": 2.0}, "less than the 2 epochs"),
@@ -37,7 +39,7 @@ def test_defaults_are_the_published_settings():
     ],
 )
 def test_senseless_settings_are_refused(change, hint):
-    (name,) = set(change) - ({"epochs"} if len(change) > 1 else set())
+    (name,) = set(change) - ({"epochs", "backbone"} if len(change) > 1 else set())
     with pytest.raises(ConfigError, match=hint) as caught:
         TrainingConfig(**change)
     assert f"--{name}" in str(caught.value)

@@ -24,8 +24,8 @@ MAIN_LIMIT = 60
 # module, or that the order shall change here, with its reason.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What is asked, how text becomes rows, how a file is never left half
-    # written, how a signal is heard: used by all, they use none.
-    ("tasks", "tables", "atomic", "array_file", "preemption"),
+    # written, how a signal is heard, what PyTorch wrote: used by all, they use none.
+    ("tasks", "tables", "atomic", "array_file", "preemption", "torch_files"),
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
     ("pixels",),
@@ -36,8 +36,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("detection",),
     ("crops",),
     # The network's parts.
-    ("backbones.resnet", "augmentation"),
+    (
+        "backbones.resnet",
+        "backbones.efficientnet_lite",
+        "backbones.applications",
+        "augmentation",
+    ),
     ("backbones",),
+    # Published weights, brought to the names of the backbones.
+    ("pretrained",),
     # Flags of a run; it names the backbones and the strengths of augmentation.
     ("config",),
     # Before the model, because HydraNet.compute_loss calls them.

@@ -109,7 +109,8 @@ def test_every_import_is_asked_for():
     # whole; photographs are answered without workers too.
     assert used - names("") <= {"pytest", "ray", "tensorflow-serving-api"}
     assert served <= names("") | names("serve")
-    assert tested <= names("") | names("dev") | names("serve")
+    # What remakes the reference answers of PyTorch is no test.
+    assert tested <= names("") | names("dev") | names("serve") | names("reference")
 
 
 def test_everything_asked_for_is_used():
