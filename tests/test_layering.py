@@ -40,6 +40,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backbones",),
     # Flags of a run; it names the backbones and the strengths of augmentation.
     ("config",),
+    # Who trains together, and what the model and the optimiser ask of them.
+    ("replicas", "cluster", "multi_worker"),
+    ("strategies", "gradients", "averaging"),
     # Before the model, because HydraNet.compute_loss calls them.
     ("distributions", "temperatures"),
     ("losses",),
@@ -95,6 +98,10 @@ MAY_IMPORT_TENSORFLOW = {
     "curves",
     # For tf.config.enable_op_determinism, on that backend alone.
     "training",
+    # For tf.distribute, on that backend alone.
+    "replicas",
+    "multi_worker",
+    "strategies",
 }
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 
