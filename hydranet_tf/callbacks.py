@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 from tqdm import tqdm
 
-from hydranet_tf import atomic, checkpoints
+from hydranet_tf import atomic, averaging, checkpoints, replicas
 from hydranet_tf.checkpoints import Progress
 from hydranet_tf.metrics import score_name
 from hydranet_tf.preemption import Notice, Preempted
@@ -36,7 +36,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            step = int(self.model.optimizer.iterations)
+            step = int(replicas.number(self.model.optimizer.iterations))
             raise TrainingDiverged(
                 f"the loss became {loss} at step {step}. The last good "
                 "checkpoint is kept. Lower --learning_rate, use "
@@ -78,9 +78,9 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
-        self.progress.step = int(self.model.optimizer.iterations)
+        self.progress.step = int(replicas.number(self.model.optimizer.iterations))
         steps = self.progress.step - self._steps_before
-        rate = float(self.model.optimizer.learning_rate)
+        rate = replicas.number(self.model.optimizer.learning_rate)
         logs.update(self.model.task_weights())
         logs["learning_rate"] = rate
         logs["images_per_second"] = (
@@ -205,7 +205,7 @@ class Checkpointing(keras.callbacks.Callback):
         last = batch + 1 == self.params["steps"]
         due = self.seconds and time.monotonic() - self._saved >= self.seconds
         if last or due or self.notice.came:
-            self.progress.step = int(self.model.optimizer.iterations)
+            self.progress.step = int(replicas.number(self.model.optimizer.iterations))
             self.progress.running = checkpoints.running_scores(self.model)
         if due and not last:
             self._save()
@@ -222,7 +222,10 @@ class Checkpointing(keras.callbacks.Callback):
             if checkpoints.better(self.monitor, float(score), progress.best):
                 progress.best = float(score)
                 progress.epochs_without_gain = 0
-                checkpoints.save(self.workdir, checkpoints.BEST, self.model, progress)
+                with averaging.averaged(self.model):
+                    checkpoints.save(
+                        self.workdir, checkpoints.BEST, self.model, progress
+                    )
             else:
                 progress.epochs_without_gain += 1
         if 0 < self.patience <= progress.epochs_without_gain:

@@ -20,12 +20,15 @@ LEARNED = "learned"
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+AUTO, ONE_DEVICE, MIRRORED, MULTI_WORKER, TPU = STRATEGIES = (
+    "auto", "one_device", "mirrored", "multi_worker", "tpu",
+)  # fmt: skip
 
 # Settings that say where things lie or how far to go; a run that is resumed
 # may change them. Everything else makes another run.
 MAY_CHANGE = frozenset(
     ("data", "data_dir", "split_lists", "cache", "max_bad_images", "epochs",
-     "patience", "checkpoint_minutes")
+     "patience", "checkpoint_minutes", "strategy")
 )  # fmt: skip
 
 
@@ -102,8 +105,34 @@ class TrainingConfig:
     warmup_epochs: float = _setting(
         0.0, "Epochs in which the learning rate rises from zero."
     )
+    gradient_clip_norm: float = _setting(
+        0.0, "Largest norm of all gradients together; 0 leaves them as they are."
+    )
+    accumulate_steps: int = _setting(
+        1, "Batches whose gradients are averaged for one change of the weights."
+    )
+    ema_momentum: float = _setting(
+        0.0,
+        "Keep an exponential moving average of the weights with this momentum, "
+        "for example 0.999, and use it wherever the network is judged or used: "
+        "validation, the best checkpoint, the network that training returns. The "
+        "last checkpoint keeps both. 0 keeps none.",
+    )
+    strategy: str = _setting(
+        AUTO,
+        "Devices that train together: auto takes the workers of TF_CONFIG, else "
+        "all GPUs of this machine, else one device.",
+        STRATEGIES,
+    )
+    sync_batch_norm: bool = _setting(
+        False,
+        "Normalise with the statistics of the whole batch, not of each device's "
+        "share (TensorFlow; on JAX it is always so).",
+    )
     precision: str = _setting("float32", "Precision of the backbone.", PRECISIONS)
-    xla: bool = _setting(False, "Compile the step with XLA (on CPU often slower).")
+    xla: bool = _setting(
+        False, "Compile the step with XLA (on CPU often slower; JAX always does)."
+    )
     seed: int = _setting(0, "Of initial weights, order and augmentation.")
     deterministic: bool = _setting(
         False, "Use deterministic operations only: repeatable, slower."
@@ -132,12 +161,15 @@ class TrainingConfig:
                     f"--{field.name}: unknown {field.name} {value!r}; known "
                     f"are {', '.join(choices)}"
                 )
-        positive = ("image_size", "epochs", "batch_size", "learning_rate")
+        positive = (
+            "image_size", "epochs", "batch_size", "learning_rate",
+            "accumulate_steps",
+        )  # fmt: skip
         for name in positive:
             _require(self, name, getattr(self, name) > 0, "above 0")
         at_least_zero = (
             "max_bad_images", "width", "weight_decay", "warmup_epochs",
-            "patience", "seed", "checkpoint_minutes",
+            "patience", "seed", "checkpoint_minutes", "gradient_clip_norm",
         )  # fmt: skip
         for name in at_least_zero:
             _require(self, name, getattr(self, name) >= 0, "0 or more")
@@ -155,6 +187,7 @@ class TrainingConfig:
             f"0 for {self.backbone}, which has no width to choose",
         )
         _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        _require(self, "ema_momentum", 0 <= self.ema_momentum < 1, "from 0 to below 1")
         _require(
             self,
             "warmup_epochs",
@@ -177,6 +210,14 @@ class TrainingConfig:
                 f"such as 0.1,1,1; got {self.loss_weights!r}"
             )
         return weights
+
+    def that_make_the_run(self) -> dict[str, Any]:
+        """What workers that train together must have the same."""
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in MAY_CHANGE or name in ("epochs", "patience")
+        }
 
     def changed(self) -> str:
         """The settings that are not the defaults, as flags, without places."""

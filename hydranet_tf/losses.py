@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from hydranet_tf import distributions
+from hydranet_tf import distributions, replicas
 from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
 
 # exp(-s) stays between 1/1100 and 1100: a loss that a network drives to zero
@@ -60,19 +60,27 @@ def task_losses(
 ) -> tuple[dict, dict]:
     """Mean loss of each task over its present labels.
 
+    Under several replicas these are the labels of all of them: a mean of the
+    replicas' own means would weigh a label by how few its replica has.
+
     Returns:
         Two dicts by task name: float32 scalars, 0 where no example of the
         batch has the label; and the number of present labels, float32.
     """
-    means, counts = {}, {}
+    sums, counts = [], []
     for task in tasks:
         mask = label_mask(labels[task.name])
         losses = example_losses(task, labels[task.name], logits[task.name])
-        counts[task.name] = ops.sum(mask)
+        counts.append(ops.sum(mask))
         # `where` and not a product: a masked row's loss may be infinite.
-        kept = ops.where(mask > 0, losses, 0.0)
-        means[task.name] = ops.sum(kept) / ops.maximum(counts[task.name], 1.0)
-    return means, counts
+        sums.append(ops.sum(ops.where(mask > 0, losses, 0.0)))
+    # Together, because each sum over replicas is a message of its own.
+    both = replicas.total(ops.stack([ops.stack(sums), ops.stack(counts)]))
+    sums, counts = ops.unstack(both)
+    names = [task.name for task in tasks]
+    means = ops.unstack(sums / ops.maximum(counts, 1.0))
+    counts = ops.unstack(counts)
+    return dict(zip(names, means, strict=True)), dict(zip(names, counts, strict=True))
 
 
 def constant_answer_loss(task: Task, labels) -> float:

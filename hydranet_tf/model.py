@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
-from hydranet_tf import backbones, distributions, losses, presets
+from hydranet_tf import backbones, distributions, losses, presets, replicas
 from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 
@@ -89,16 +89,22 @@ class HydraNet(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Weighted sum of the tasks' losses over their present labels."""
+        """Weighted sum of the tasks' losses over their present labels.
+
+        With several replicas it is the loss of the whole batch divided by
+        their number, on each of them: Keras sums what they return, and
+        multiplies what it logs.
+        """
         del x, sample_weight, training
         means, counts = losses.task_losses(self.tasks, y, y_pred)
         names = [task.name for task in self.tasks]
         for name, tracker in zip(names, self.task_loss_trackers, strict=True):
             tracker.update_state(means[name], sample_weight=counts[name])
-        return self.weighting(
+        loss = self.weighting(
             ops.stack([means[name] for name in names]),
             ops.stack([counts[name] for name in names]),
         )
+        return loss / replicas.count()
 
     def task_weights(self) -> dict[str, float]:
         """Current weights of the losses by name: alpha, beta, gamma."""

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from hydranet_tf import atomic, preprocessing
 from hydranet_tf.sources import Examples, Skipped
+from hydranet_tf.tasks import MISSING
 
 NO_CACHE = "none"
 MEMORY_CACHE = "memory"
@@ -155,6 +156,29 @@ def evaluation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
     """Every example once, in order; the last batch may be smaller."""
     order = tf.data.Dataset.range(len(faces)).batch(batch_size)
     return _fetch(faces, order, batch_size)
+
+
+def validation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
+    """Endless rounds of all examples in order, all batches of one size.
+
+    A round is `ceil(len(faces) / batch_size)` batches. Black images without
+    labels, which no masked loss or score counts, fill up its last, so that devices
+    can share each. Endless, because Keras cannot tell the end of a data set that
+    processes share on JAX from one that broke off.
+    """
+
+    def fill(images, labels):
+        missing = batch_size - tf.shape(images)[0]
+        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        size = faces.image_size
+        return tf.ensure_shape(images, [batch_size, size, size, 3]), {
+            name: tf.ensure_shape(
+                tf.pad(values, [[0, missing]], constant_values=MISSING), [batch_size]
+            )
+            for name, values in labels.items()
+        }
+
+    return evaluation_batches(faces, batch_size).map(fill).repeat()
 
 
 def steps_per_epoch(faces: Faces, batch_size: int) -> int:

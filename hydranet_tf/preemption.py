@@ -46,7 +46,8 @@ class Notice:
         self.came = True
         if not self._awaited:
             raise Preempted(
-                "SIGTERM came before the first step; start the same command again"
+                "SIGTERM came: nothing is saved before the first step, nor within "
+                "an epoch of several workers. Start the same command again"
             )
 
 

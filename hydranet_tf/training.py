@@ -11,13 +11,16 @@ import keras
 from absl import logging
 
 from hydranet_tf import (
+    averaging,
     callbacks,
     checkpoints,
+    gradients,
     losses,
     pipeline,
     preemption,
     pretrained,
     sources,
+    strategies,
     tasks,
 )
 from hydranet_tf.config import ConfigError, TrainingConfig
@@ -75,8 +78,12 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         )
     # Before the workdir keeps a setting that would have to be changed.
     initial = _initial_weights(config, workdir)
-    with preemption.notice() as notice, opened(workdir, config):
-        return _train(config, workdir, notice, initial)
+    with (
+        preemption.notice() as notice,
+        strategies.start(config, workdir) as devices,
+        opened(devices.folder, config),
+    ):
+        return _train(config, workdir, devices, notice, initial)
 
 
 def _initial_weights(
@@ -92,10 +99,13 @@ def _initial_weights(
 
 def _train(
     config: TrainingConfig,
-    workdir: Path,
+    resumed: Path,
+    devices: strategies.Devices,
     notice: preemption.Notice,
     initial: pretrained.Weights | None,
 ) -> HydraNet:
+    # The chief's is the same; the others read there and write elsewhere.
+    workdir = devices.folder
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         _make_deterministic()
@@ -103,20 +113,31 @@ def _train(
 
     training, validation = (_load(config, split) for split in ("train", "validation"))
     steps = pipeline.steps_per_epoch(training, config.batch_size)
-    model = build_model(config, training)
-    if initial is not None:
-        pretrained.assign(initial, model.network.variables)
-    compile_model(model, config, steps)
+    with devices.scope():
+        model = build_model(config, training)
+        if initial is not None:
+            pretrained.assign(initial, model.network.variables)
+        compile_model(model, config, steps)
     about = None if initial is None else initial.about
     describe(workdir, model, training, validation, about)
-    progress = checkpoints.restore(workdir, model) or checkpoints.Progress()
-    _announce(workdir, config, model, training, validation, progress)
+    # In the scope, where the optimiser makes its variables.
+    with devices.scope():
+        progress = checkpoints.restore(resumed, model) or checkpoints.Progress()
+    devices.agree(
+        settings=config.that_make_the_run(),
+        data=(training.examples.digest(), validation.examples.digest()),
+        weights=about and about["sha256"],
+        checkpoint=progress,
+    )
+    _announce(devices, config, model, training, validation, progress)
     if _ended(config, progress):
         print("the run is finished; raise --epochs to go on", flush=True)
+        averaging.keep_average(model)
         return model
 
     hooks = [
         callbacks.StopOnNonFinite(),
+        *([averaging.ValidateAverage()] if config.ema_momentum else []),
         # First of those that read the logs: it completes them.
         callbacks.EpochLog(workdir, progress, config.batch_size),
         callbacks.ProgressBar(config.epochs, config.batch_size),
@@ -127,15 +148,18 @@ def _train(
             progress,
             config.monitor,
             config.patience,
-            config.checkpoint_minutes,
+            # To read the scores inside an epoch, several workers would have to stop
+            # at the same step; clock and SIGTERM come to each at its own.
+            0 if devices.workers else config.checkpoint_minutes,
             notice,
         ),
     ]
-    with notice.awaited():
+    with contextlib.nullcontext() if devices.workers else notice.awaited():
         if progress.batch:
             _end_epoch(model, config, training, validation, progress, hooks)
         if not _ended(config, progress):
             _fit(model, config, training, validation, progress, steps, hooks)
+    averaging.keep_average(model)
     return model
 
 
@@ -152,7 +176,8 @@ def _fit(model, config, training, validation, progress, steps, hooks) -> None:
         initial_epoch=progress.epoch,
         epochs=config.epochs,
         steps_per_epoch=steps,
-        validation_data=pipeline.evaluation_batches(validation, config.batch_size),
+        validation_data=pipeline.validation_batches(validation, config.batch_size),
+        validation_steps=math.ceil(len(validation) / config.batch_size),
         # The order is the pipeline's; Keras cannot shuffle a data set.
         shuffle=False,
         verbose=0,
@@ -162,10 +187,10 @@ def _fit(model, config, training, validation, progress, steps, hooks) -> None:
 
 def _end_epoch(model, config, training, validation, progress, hooks) -> None:
     """Trains and validates what is left of an epoch that was broken off."""
-    batches = pipeline.evaluation_batches(validation, config.batch_size)
+    batches = pipeline.validation_batches(validation, config.batch_size)
     # Keras makes the variables of scores at their first use; they are to be set
     # before it.
-    model.evaluate(batches.take(1), verbose=0)
+    model.evaluate(batches, steps=1, verbose=0)
     left = pipeline.steps_per_epoch(training, config.batch_size) - progress.batch
     if left:
         hooks = [*hooks, callbacks.EndWithEpoch()]
@@ -180,7 +205,13 @@ def _end_epoch(model, config, training, validation, progress, hooks) -> None:
     hooks.on_train_begin()
     hooks.on_epoch_begin(epoch)
     logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-    scores = model.evaluate(batches, verbose=0, return_dict=True, callbacks=hooks)
+    scores = model.evaluate(
+        batches,
+        steps=math.ceil(len(validation) / config.batch_size),
+        verbose=0,
+        return_dict=True,
+        callbacks=hooks,
+    )
     logs.update((f"val_{name}", value) for name, value in scores.items())
     hooks.on_epoch_end(epoch, logs)
     hooks.on_train_end(logs)
@@ -199,7 +230,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
             [losses.constant_answer_loss(task, labels[task.name]) for task in asked],
             rate=config.loss_weights_rate,
         )
-    return HydraNet(
+    model = HydraNet(
         backbone=config.backbone,
         image_size=config.image_size,
         width=config.width or None,
@@ -209,22 +240,26 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
         seed=config.seed,
         tasks=asked,
     )
+    if config.sync_batch_norm:
+        strategies.synchronise_batch_norm(model)
+    return model
 
 
 def compile_model(
     model: HydraNet, config: TrainingConfig, steps_per_epoch: int
 ) -> None:
-    """Gives the network its optimiser and scores."""
+    """Gives the network its optimiser and scores, in the scope it was made in."""
     optimizer = make_optimizer(config, steps_per_epoch)
     # Decay draws kernels towards zero; for scales, shifts and log-variances
     # zero is not the neutral value.
-    optimizer.exclude_from_weight_decay(
+    getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if v.name != "kernel"]
     )
     model.compile(
         optimizer=optimizer,
         metrics=task_metrics(model.tasks),
-        jit_compile=config.xla,
+        # Without it the JAX backend would run each operation by itself.
+        jit_compile=config.xla or keras.backend.backend() == "jax",
     )
 
 
@@ -234,15 +269,34 @@ def make_optimizer(
     """The optimiser with its schedule."""
     warmup = round(config.warmup_epochs * steps_per_epoch)
     rate = _learning_rate(config, warmup, config.epochs * steps_per_epoch)
-    decay = config.weight_decay or None
+    options = {
+        "learning_rate": rate,
+        "weight_decay": config.weight_decay or None,
+        "gradient_accumulation_steps": (
+            config.accumulate_steps if config.accumulate_steps > 1 else None
+        ),
+    }
+    if config.ema_momentum:
+        # None: the averages stay beside the weights until someone asks for them.
+        options |= {
+            "use_ema": True,
+            "ema_momentum": config.ema_momentum,
+            "ema_overwrite_frequency": None,
+        }
+    if config.gradient_clip_norm:
+        options["global_clipnorm"] = config.gradient_clip_norm
     if config.optimizer == "sgd":
-        return keras.optimizers.SGD(
-            rate, config.momentum, nesterov=True, weight_decay=decay
-        )
+        options |= {"momentum": config.momentum, "nesterov": True}
     # Keras' Adam takes a decoupled decay as AdamW does; at the published
     # 3e-4 and 1e-5 the difference to a coupled one is below 1e-8 a step.
-    kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
-    return kinds[config.optimizer](rate, weight_decay=config.weight_decay)
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+    }
+    return gradients.optimizer(
+        kinds[config.optimizer], config.precision == "mixed_float16", **options
+    )
 
 
 def _learning_rate(config: TrainingConfig, warmup: int, steps: int):
@@ -276,13 +330,14 @@ def _load(config: TrainingConfig, split: str) -> Faces:
     )
 
 
-def _announce(workdir, config, model, training, validation, progress) -> None:
+def _announce(devices, config, model, training, validation, progress) -> None:
     weights = sum(math.prod(w.shape) for w in model.trainable_weights)
     print(
         f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
-        f"{config.precision}, {keras.backend.backend()} backend\n"
+        f"{config.precision}, {keras.backend.backend()} backend, on "
+        f"{devices.replicas} devices ({devices.strategy})\n"
         f"{len(training):,} faces to train, {len(validation):,} to validate; "
-        f"workdir {workdir}",
+        f"workdir {devices.folder}",
         flush=True,
     )
     if progress.step:

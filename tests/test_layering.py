@@ -47,6 +47,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pretrained",),
     # Flags of a run; it names the backbones and the strengths of augmentation.
     ("config",),
+    # Who trains together, and what the model and the optimiser ask of them.
+    ("replicas", "cluster", "multi_worker"),
+    ("strategies", "gradients", "averaging"),
     # Before the model, because HydraNet.compute_loss calls them.
     ("distributions", "temperatures"),
     ("losses",),
@@ -102,6 +105,10 @@ MAY_IMPORT_TENSORFLOW = {
     "curves",
     # For tf.config.enable_op_determinism, on that backend alone.
     "training",
+    # For tf.distribute, on that backend alone.
+    "replicas",
+    "multi_worker",
+    "strategies",
 }
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 

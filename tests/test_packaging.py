@@ -24,8 +24,8 @@ import hydranet_tf
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
-# Extras that the lock installs; the others are for machines of another kind.
-LOCKED_EXTRAS = ("dev", "ray", "serve")
+# Extras that the lock installs.
+LOCKED_EXTRAS = ("dev", "jax", "ray", "serve")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
 NEVER_IMPORTED = {
     "dill",
@@ -106,8 +106,9 @@ def test_every_import_is_asked_for():
     tested = imported(["tests", "datasets"])
     assert {"tensorflow", "keras", "numpy"} <= used
     # A builder's test stands beside it; an export without warm-up requests is
-    # whole; photographs are answered without workers too.
-    assert used - names("") <= {"pytest", "ray", "tensorflow-serving-api"}
+    # whole; photographs are answered without workers too; JAX is imported where it
+    # is the backend.
+    assert used - names("") <= {"jax", "pytest", "ray", "tensorflow-serving-api"}
     assert served <= names("") | names("serve")
     # What remakes the reference answers of PyTorch is no test.
     assert tested <= names("") | names("dev") | names("serve") | names("reference")

@@ -6,6 +6,7 @@ import synthetic
 
 from hydranet_tf import pipeline, preprocessing, sources
 from hydranet_tf.pipeline import BadImagesError, TooFewExamplesError
+from hydranet_tf.tasks import MISSING
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,19 @@ def test_evaluation_sees_every_example_once_in_order(folder, batch_size):
     faces = load(folder)
     seen = ids(faces, pipeline.evaluation_batches(faces, batch_size))
     assert sum(seen, []) == list(range(37))
+
+
+def test_validation_is_filled_up_with_faces_that_count_nowhere(folder):
+    faces = load(folder)
+    batches = list(pipeline.validation_batches(faces, 16).take(6))
+    assert [len(images) for images, _ in batches] == [16] * 6
+    for round_of_three in (batches[:3], batches[3:]):
+        for name, expected in faces.examples.labels.items():
+            found = np.concatenate([labels[name] for _, labels in round_of_three])
+            np.testing.assert_array_equal(found[:37], expected)
+            assert (found[37:] == MISSING).all() and len(found) == 48
+        images = np.concatenate([images for images, _ in round_of_three])
+        np.testing.assert_array_equal(images[:37], faces.images)
 
 
 def test_same_seed_same_order_new_epoch_new_order(folder):
