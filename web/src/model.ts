@@ -1,0 +1,63 @@
+/** An exported network: the picture of a face in, answers by name out. */
+import type { CompiledModel } from "@litertjs/core";
+import type { Picture } from "./crop";
+import { type Description, ModelError, outputsOf, read } from "./metadata";
+import { compile, run } from "./runtime";
+
+/** By output name: values in the task's unit, or probabilities of its classes. */
+export type Answers = Record<string, number[]>;
+
+export class Model {
+  private constructor(
+    readonly description: Description,
+    private readonly compiled: CompiledModel,
+  ) {}
+
+  /**
+   * Loads the content of a .tflite file.
+   *
+   * @throws ModelError if it is not whole, or LiteRT cannot run it.
+   */
+  static async load(content: Uint8Array): Promise<Model> {
+    const description = await read(content);
+    let compiled: CompiledModel;
+    try {
+      compiled = await compile(content);
+    } catch (error) {
+      throw new ModelError(
+        `LiteRT cannot run this model: ${String(error)}. Export it again.`,
+      );
+    }
+    const model = new Model(description, compiled);
+    const names = compiled.getOutputDetails().map(({ name }) => name);
+    const missing = description.tasks.flatMap(outputsOf).filter((n) => !names.includes(n));
+    if (missing.length) {
+      model.delete();
+      throw new ModelError(
+        `Expected the outputs ${missing.join(", ")} from this model; it has ` +
+          `${names.join(", ")}. Its description is from another export: export again.`,
+      );
+    }
+    return model;
+  }
+
+  /** Answers for a face of `image_size` pixels a side. */
+  async answer(face: Picture): Promise<Answers> {
+    const { inputs, outputs, image_size: size } = this.description;
+    // Levels are what the network takes; only their type differs by variant.
+    const takesBytes = inputs.images.dtype === "uint8";
+    const input = takesBytes ? face.levels : Float32Array.from(face.levels);
+    const found = await run(this.compiled, input, [1, size, size, 3]);
+    return Object.fromEntries(
+      Object.entries(found).map(([name, values]) => {
+        const { scale = 1, zero_point: zero = 0 } = outputs[name] ?? {};
+        return [name, Array.from(values, (value) => (value - zero) * scale)];
+      }),
+    );
+  }
+
+  /** Gives LiteRT's memory back. */
+  delete(): void {
+    this.compiled.delete();
+  }
+}
