@@ -92,14 +92,15 @@ function frame({ width, height }: Picture) {
   };
 }
 
-/** The source pixels, at least one, of each target pixel along one side. */
+/** The source pixels, one where the picture grows, of each target along a side. */
 function spans(length: number, scale: number, start: number) {
   const found: { target: number; from: number; to: number }[] = [];
   for (let target = 0; target < INPUT_SIDE; target++) {
     const middle = (target + 0.5 - start) / scale;
     if (middle < 0 || middle >= length) continue;
-    const from = Math.min(Math.max(Math.round(middle - 0.5 / scale), 0), length - 1);
-    const to = Math.min(Math.max(Math.round(middle + 0.5 / scale), from + 1), length);
+    const half = Math.max(0, 0.5 / scale - 0.5);
+    const from = Math.max(Math.floor(middle - half), 0);
+    const to = Math.min(Math.floor(middle + half) + 1, length);
     found.push({ target, from, to });
   }
   return found;

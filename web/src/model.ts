@@ -20,25 +20,29 @@ export class Model {
    */
   static async load(content: Uint8Array): Promise<Model> {
     const description = await read(content);
-    let compiled: CompiledModel;
+    let compiled: CompiledModel | undefined;
     try {
       compiled = await compile(content);
+      const names = compiled.getOutputDetails().map(({ name }) => name);
+      const lacking = description.tasks.flatMap(outputsOf).filter((n) => !names.includes(n));
+      if (lacking.length) {
+        throw new ModelError(
+          `Expected the outputs ${lacking.join(", ")} from this model; it has ` +
+            `${names.join(", ")}. Its description is from another export: export again.`,
+        );
+      }
+      const model = new Model(description, compiled);
+      // The first run is the slowest and no measure; and what cannot run shall be
+      // known now.
+      await model.answer(black(description.image_size));
+      return model;
     } catch (error) {
+      compiled?.delete();
+      if (error instanceof ModelError) throw error;
       throw new ModelError(
         `LiteRT cannot run this model: ${String(error)}. Export it again.`,
       );
     }
-    const model = new Model(description, compiled);
-    const names = compiled.getOutputDetails().map(({ name }) => name);
-    const missing = description.tasks.flatMap(outputsOf).filter((n) => !names.includes(n));
-    if (missing.length) {
-      model.delete();
-      throw new ModelError(
-        `Expected the outputs ${missing.join(", ")} from this model; it has ` +
-          `${names.join(", ")}. Its description is from another export: export again.`,
-      );
-    }
-    return model;
   }
 
   /** Answers for a face of `image_size` pixels a side. */
@@ -60,4 +64,8 @@ export class Model {
   delete(): void {
     this.compiled.delete();
   }
+}
+
+function black(size: number): Picture {
+  return { width: size, height: size, levels: new Uint8Array(3 * size * size) };
 }

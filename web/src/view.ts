@@ -116,9 +116,9 @@ function regression(task: Task, { answers }: AnsweredFace): HTMLElement[] {
   if (low === undefined || high === undefined) return [text];
   const interval = make("span", "about");
   interval.append(
-    ` ${INTERVAL} between `,
+    ` ${INTERVAL} interval `,
     data(low, low.toFixed(0)),
-    " and ",
+    " to ",
     data(high, high.toFixed(0)),
   );
   text.append(interval);
