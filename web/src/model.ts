@@ -20,6 +20,12 @@ export class Model {
    */
   static async load(content: Uint8Array): Promise<Model> {
     const description = await read(content);
+    if (description.inputs.images.shape[0] !== 1) {
+      throw new ModelError(
+        "This model takes any number of images at once, which LiteRT cannot run in a " +
+          "browser. Export it again without --dynamic_batch.",
+      );
+    }
     let compiled: CompiledModel | undefined;
     try {
       compiled = await compile(content);

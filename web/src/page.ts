@@ -114,17 +114,17 @@ async function summary(found: AnsweredFace[]): Promise<string> {
       : "If it is a face that fills the picture, tick “It is one face, cut already”.";
     return `No face was found. ${hint}`;
   }
-  const what = whole.checked ? "The picture was taken as a face" : foundText(found.length);
+  const what = whole.checked
+    ? "The picture was taken as a face"
+    : `${counted(found.length)} found`;
+  // The same sentence for every frame, or a screen reader would never end.
   if (camera) return `${what}.`;
   const times = found.map((face) => face.milliseconds);
   const mean = times.reduce((a, b) => a + b, 0) / times.length;
   const threads = await start();
+  const each = found.length > 1 ? " for each" : "";
   const on = threads === 1 ? "one thread" : `${threads} threads`;
-  return `${what}: ${mean.toFixed(0)} ms for each face, on ${on}.`;
-}
-
-function foundText(faces: number): string {
-  return `${counted(faces)} found`;
+  return `${what}: ${mean.toFixed(0)} ms${each}, on ${on}.`;
 }
 
 async function startCamera(): Promise<void> {

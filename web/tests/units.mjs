@@ -1,5 +1,6 @@
 // Answers questions about single functions of src/, for tests/test_web.py.
 // In: one JSON object on standard input. Out: one JSON object on standard output.
+import { webcrypto } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { createServer } from "vite";
@@ -10,6 +11,9 @@ const picture = ({ width, height, levels }) => ({
   levels: Uint8Array.from(Buffer.from(levels, "base64")),
 });
 const encoded = ({ levels }) => Buffer.from(levels).toString("base64");
+
+// Node 18 has it, and not by this name; browsers do.
+globalThis.crypto ??= webcrypto;
 
 const questions = JSON.parse(await text(process.stdin));
 const vite = await createServer({
