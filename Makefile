@@ -55,5 +55,5 @@ bench: venv ## Run the benchmarks
 
 clean: ## Remove outputs and caches; .venv stays
 	@rm -rf demo_output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	@rm -rf web/dist web/node_modules web/public/wasm
+	@rm -rf web/dist web/public/wasm
 	@find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ import tensorflow as tf
 from PIL import Image
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
+from source_files import write_lists
 
 from hydranet_tf import (
     crops,
@@ -172,6 +174,10 @@ def packed(image: np.ndarray) -> dict:
     return {"width": width, "height": height, "levels": levels}
 
 
+def floats(values: np.ndarray) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
 def unpacked(text: str, size: int) -> np.ndarray:
     levels = np.frombuffer(base64.b64decode(text), np.uint8)
     return levels.reshape(size, size, 3).astype(int)
@@ -232,8 +238,9 @@ def questions(inputs):
             "faces": [
                 {
                     "image": packed(np.zeros((192, 384, 3), np.uint8)),
-                    "regressors": rows.ravel().tolist(),
-                    "scores": scores.tolist(),
+                    "regressors": floats(rows),
+                    "scores": floats(scores),
+                    "contract": crops.CONTRACT["points"],
                 }
             ],
         },
@@ -285,7 +292,10 @@ def test_descriptions_are_read_as_python_does(answers, inputs):
 
 
 def test_the_detector_sees_the_whole_picture(answers, questions):
-    twice, fitted = (np.reshape(x, (192, 192, 3)) for x in answers["input"])
+    twice, fitted = (
+        np.frombuffer(base64.b64decode(text), "<f4").reshape(192, 192, 3)
+        for text in answers["input"]
+    )
     expected = questions["image"][:96, :96].repeat(2, 0).repeat(2, 1) / 127.5 - 1
     np.testing.assert_allclose(twice, expected, atol=1e-6)
     # 150 x 130 pixels in 192 x 192: 12.8 rows above and below are left black.
@@ -310,6 +320,29 @@ def test_neighbours_are_one_face(answers):
     # Eyes and mouth: the first, second and fourth of six points.
     expected = [centre + 2 * np.array(p) for p in ((0, 1), (2, 3), (6, 7))]
     np.testing.assert_allclose(small["points"], expected, rtol=1e-6)
+
+
+def test_the_detector_can_be_measured_anew(packages, tmp_path):
+    """Faces that are cut to the contract are found where they are."""
+    pixels = np.asarray(astronaut())
+    (face,) = detection.find_faces(pixels)
+    chip = crops.cut(pixels, crops.locate(face), 200)
+    names = ["41_1_0_1.png", "41_1_0_2.png"]
+    for name in names:
+        Image.fromarray(chip).save(tmp_path / name)
+    write_lists(tmp_path, validation=names)
+    done = subprocess.run(
+        [sys.executable, WEB.parent / "benchmarks/browser_detector.py",
+         f"--data={tmp_path}", f"--split_lists={tmp_path}",
+         f"--json={tmp_path / 'raw.json'}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "raw.json").read_text())
+    assert found["with_one_face"] == found["chips"] == 2
+    assert found["squares"]["scale_error_percent"] < 10
+    assert found["squares"]["shift_error_percent"] < 5
+    assert np.abs(list(found["offsets"].values())).max() < 0.08
 
 
 # --- the page, in Chromium ------------------------------------------------------
@@ -374,6 +407,7 @@ def test_a_found_face_is_cut_where_python_cuts_it(report, inputs):
     ask = predictor.Predictor(runtime)
     crop = ask.find(inputs / "astronaut.png").crops[0].astype(int)
     shown = crop_of(face)[0].astype(int)
+    print(np.abs(shown - crop).mean(), np.corrcoef(shown.ravel(), crop.ravel())[0, 1], face["tasks"], ask(inputs / "astronaut.png"))
     assert np.abs(shown - crop).mean() < 20
     assert np.corrcoef(shown.ravel(), crop.ravel())[0, 1] > 0.9
     (expected,) = ask(inputs / "astronaut.png")

@@ -1,4 +1,5 @@
-// Answers questions about single functions of src/, for tests/test_web.py.
+// Answers questions about single functions of src/, for tests/test_web.py and
+// benchmarks/browser_detector.py. Levels and floats travel in Base64.
 // In: one JSON object on standard input. Out: one JSON object on standard output.
 import { webcrypto } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -10,7 +11,8 @@ const picture = ({ width, height, levels }) => ({
   height,
   levels: Uint8Array.from(Buffer.from(levels, "base64")),
 });
-const encoded = ({ levels }) => Buffer.from(levels).toString("base64");
+const encoded = ({ buffer }) => Buffer.from(buffer).toString("base64");
+const floats = (text) => new Float32Array(new Uint8Array(Buffer.from(text, "base64")).buffer);
 
 // Node 18 has it, and not by this name; browsers do.
 globalThis.crypto ??= webcrypto;
@@ -30,10 +32,10 @@ const detect = await vite.ssrLoadModule("/src/detect.ts");
 const answers = {
   locate: questions.locate.map(([found, target]) => crop.locate(found, target)),
   cut: questions.cut.map(({ image, square, size }) =>
-    encoded(crop.cut(picture(image), square, size)),
+    encoded(crop.cut(picture(image), square, size).levels),
   ),
   resize: questions.resize.map(({ image, size }) =>
-    encoded(crop.resize(crop.centred(picture(image)), size)),
+    encoded(crop.resize(crop.centred(picture(image)), size).levels),
   ),
   read: await Promise.all(
     questions.read.map(async (path) => {
@@ -44,9 +46,11 @@ const answers = {
       }
     }),
   ),
-  input: questions.input.map((image) => [...detect.input(picture(image))]),
-  faces: questions.faces.map(({ image, regressors, scores }) =>
-    detect.faces(picture(image), Float32Array.from(regressors), Float32Array.from(scores)),
+  input: questions.input.map((image) => encoded(detect.input(picture(image)))),
+  faces: questions.faces.map(({ image, regressors, scores, contract }) =>
+    detect
+      .faces(picture(image), floats(regressors), floats(scores))
+      .map((face) => ({ ...face, square: detect.squareOf(face, contract) })),
   ),
 };
 process.stdout.write(JSON.stringify(answers));
