@@ -152,6 +152,8 @@ async function startCamera(): Promise<void> {
     });
     await painted();
   }
+  // Pulled out, or taken away by the browser.
+  if (camera === stream) stopCamera();
 }
 
 /** The last frame and its answers stay. */
