@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo web test lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -37,7 +37,12 @@ $(INSTALLED): requirements.txt
 demo: venv ## Draw faces, train, evaluate, export, predict: demo_output/
 	@$(VENV)/bin/python examples/demo.py --output=demo_output
 
-test: venv ## Run the tests (those on real images: see .ci/run)
+web: ## Build the page of web/ and serve it on http://localhost:4173
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo >&2 \
+	  "make web needs node 18.19 or newer and npm. On Debian and Ubuntu: apt install nodejs npm"; exit 1; }
+	@cd web && npm ci --no-audit --no-fund && npm run build && npm run serve
+
+test: venv ## Run the tests (those on real images and in the browser: see .ci/run)
 	@$(VENV)/bin/python -m pytest --numprocesses=logical
 
 lint: venv ## Check style and formatting
@@ -50,4 +55,5 @@ bench: venv ## Run the benchmarks
 
 clean: ## Remove outputs and caches; .venv stays
 	@rm -rf demo_output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf web/dist web/public/wasm
 	@find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

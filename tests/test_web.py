@@ -1,0 +1,272 @@
+"""The page of web/ in a real browser, beside the Python predictor.
+
+Needs node, npm and chromium, hence the mark: `python -m pytest -m web`. The browser
+is driven once, by web/tests/browser.mjs; the tests look at what it wrote down.
+HYDRANET_WEB_SCREENSHOTS names a folder that keeps the screenshots.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from small_network import SIZE
+from web_page import (
+    MODELS,
+    chromium,
+    install,
+    node,
+    write_broken_models,
+    write_model,
+    write_pictures,
+)
+
+from hydranet_tf import parity, predictor, preprocessing, runtimes
+from hydranet_tf.tasks import TASKS
+
+pytestmark = pytest.mark.web
+
+SCREENSHOTS = (
+    "1_start", "2_answers", "3_crowd", "4_no_face", "5_face_already",
+    "6_broken_model", "7_phone_start", "8_phone_answers", "9_dark", "10_camera",
+    "11_camera_refused",
+)  # fmt: skip
+
+# Arithmetic in another order on the same pixels. Of the variants with weights in
+# eight bits, a value that lies between two steps may go to either.
+BOUNDS = {
+    "model": parity.MAX_DIFFERENCE["float32"],
+    "float16": parity.MAX_DIFFERENCE["float32"],
+    "dynamic": {"years": 0.5, "probability": 0.01},
+    "int8": {"years": 0.5, "probability": 0.01},
+    "integer": {"years": 1.0, "probability": 0.02},
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    """Models, whole and broken, and pictures."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for name in MODELS:
+        write_model(folder, name)
+    write_broken_models(folder)
+    write_pictures(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(inputs, tmp_path_factory) -> dict:
+    """What the browser saw; the built page is what a user gets."""
+    install()
+    kept = os.environ.get("HYDRANET_WEB_SCREENSHOTS")
+    outputs = Path(kept) if kept else tmp_path_factory.mktemp("screenshots")
+    outputs.mkdir(parents=True, exist_ok=True)
+    node("npm", "run", "build")
+    node("node", "tests/browser.mjs", chromium(), inputs, outputs)
+    return {**json.loads((outputs / "report.json").read_text()), "outputs": outputs}
+
+
+def assert_same(tasks: dict, expected: dict, bound: dict) -> None:
+    """The numbers of a card beside answers of Python for one face."""
+    assert tasks.keys() == {"age", "gender", "race"}
+    names = ["age", "age_low", "age_high"] if "age_low" in expected else ["age"]
+    years = [float(np.ravel(expected[name])[0]) for name in names]
+    np.testing.assert_allclose(tasks["age"], years, rtol=0, atol=bound["years"])
+    for name in ("gender", "race"):
+        np.testing.assert_allclose(
+            tasks[name], expected[name][0], rtol=0, atol=bound["probability"]
+        )
+
+
+def crop_of(face: dict) -> np.ndarray:
+    return np.array(face["crop"], np.uint8).reshape(1, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("picture", ["face.png", "wide.png", "clear.png", "turned.jpg"])
+def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
+    report, inputs, picture
+):
+    """Decoded, turned, laid over white, cut, resized and answered the same."""
+    (face,) = report["answers"][picture]["faces"]
+    encoded = (inputs / picture).read_bytes()
+    crop = preprocessing.decode_and_resize(tf.constant(encoded), SIZE).numpy()
+    off = np.abs(crop_of(face)[0].astype(int) - crop)
+    # Canvases hold colour multiplied by alpha in eight bits.
+    assert off.max() <= (1 if picture == "clear.png" else 0)
+    ask = predictor.Predictor(inputs / "model.tflite", detector=None)
+    (expected,) = ask(inputs / picture)
+    flat = {
+        "age": [expected.age],
+        "age_low": [expected.age_low],
+        "age_high": [expected.age_high],
+        "gender": [list(expected.probabilities["gender"].values())],
+        "race": [list(expected.probabilities["race"].values())],
+    }
+    assert_same(face["tasks"], flat, BOUNDS["model"])
+
+
+@pytest.mark.parametrize("name", ["float16", "dynamic", "int8", "integer"])
+def test_every_variant_answers_as_in_python(report, inputs, name):
+    seen = report["answers"][name]
+    (face,) = seen["faces"]
+    expected = runtimes.load(inputs / f"{name}.tflite").answers(crop_of(face))
+    assert_same(face["tasks"], expected, BOUNDS[name])
+    assert f"{name}.tflite: age, gender, race; " in seen["about"]
+
+
+def test_a_found_face_is_cut_where_python_cuts_it(report, inputs):
+    """Two detectors, one contract."""
+    seen = report["answers"]["astronaut"]
+    (face,) = seen["faces"]
+    assert seen["status"].startswith("1 face found: ")
+    assert seen["picture"] == "The picture, 1 face marked"
+    runtime = runtimes.load(inputs / "model.tflite")
+    assert_same(face["tasks"], runtime.answers(crop_of(face)), BOUNDS["model"])
+    ask = predictor.Predictor(runtime)
+    crop = ask.find(inputs / "astronaut.png").crops[0].astype(int)
+    shown = crop_of(face)[0].astype(int)
+    assert np.abs(shown - crop).mean() < 20
+    assert np.corrcoef(shown.ravel(), crop.ravel())[0, 1] > 0.9
+    (expected,) = ask(inputs / "astronaut.png")
+    for task in ("gender", "race"):
+        np.testing.assert_allclose(
+            face["tasks"][task], list(expected.probabilities[task].values()), atol=0.01
+        )
+    assert face["tasks"]["age"][0] == pytest.approx(expected.age, abs=0.1)
+
+
+def test_many_faces(report):
+    seen = report["answers"]["crowd"]
+    assert len(seen["faces"]) == 6
+    assert seen["status"].startswith("6 faces found: ")
+    assert [face["text"].split("\n")[0] for face in seen["faces"]] == [
+        f"Face {i}" for i in range(1, 7)
+    ]
+
+
+def test_a_card_reads_as_text(report):
+    (face,) = report["answers"]["astronaut"]["faces"]
+    age, low, high = (round(x) for x in face["tasks"]["age"])
+    text = " ".join(face["text"].split())
+    assert f"{age} years 80 % interval {low} to {high}" in text
+    for task in TASKS[1:]:
+        for name, share in zip(task.classes, face["tasks"][task.name], strict=True):
+            assert re.search(rf"{name} {100 * share:.0f} %", text)
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        ("model_cut", "cut short"),
+        ("model_foreign", "made by export.py"),
+        ("model_damaged", "damaged"),
+        ("model_any_batch", "without --dynamic_batch"),
+        ("broken_picture", "no picture that the browser can read"),
+        ("tiny_picture", "sides of at least 8 pixels; this one has 40 × 7"),
+    ],
+)
+def test_broken_files_get_their_sentence(report, state, hint):
+    assert hint in report["answers"][state]["error"]
+
+
+def test_a_picture_without_a_face_gets_its_sentence(report):
+    seen = report["answers"]["plain"]
+    assert seen["status"].startswith("No face was found. ")
+    assert seen["error"] is None and seen["faces"] == []
+
+
+def test_a_broken_model_leaves_the_one_before(report):
+    after, before = report["answers"]["after_broken"], report["answers"]["integer"]
+    assert after["faces"][0]["tasks"] == before["faces"][0]["tasks"]
+    assert after["error"] is None
+
+
+def test_files_may_be_dropped(report):
+    dropped, chosen = report["answers"]["dropped"], report["answers"]["astronaut"]
+    assert dropped["faces"][0]["tasks"] == chosen["faces"][0]["tasks"]
+
+
+def test_a_camera_is_answered(report):
+    seen = report["camera"]
+    assert seen["button"] == "Stop the camera"
+    assert seen["stopped"] == "Use the camera"
+    assert seen["status"] == "1 face found."
+    assert len(seen["faces"]) == 1
+
+
+def test_no_camera_and_a_refused_one_get_their_sentence(report):
+    assert "There is no camera on this device" in report["no_camera"]["error"]
+    assert "The camera was not allowed" in report["camera_refused"]["error"]
+
+
+def test_nothing_leaves_the_device(report):
+    assert {urlsplit(url).netloc for url in report["requests"]} == {
+        urlsplit(origin).netloc for origin in report["origins"]
+    }
+    refused = report["refused"]
+    assert refused["fetched"] == "refused"
+    assert refused["hits"] == 0
+    assert not refused["inline"]
+    assert refused["broken"] == [
+        "connect-src", "connect-src", "connect-src", "form-action", "frame-src",
+        "img-src", "script-src-elem", "script-src-elem",
+    ]  # fmt: skip
+
+
+def test_threads_where_the_headers_allow_them(report):
+    assert report["isolated"] is True
+    threads = int(re.search(r"on (\d+) threads", report["model_status"])[1])
+    assert threads == min(4, os.cpu_count())
+    plain = report["plain"]
+    assert plain["isolated"] is False
+    assert "on one thread" in plain["status"]
+    threaded = report["answers"]["face.png"]["faces"][0]["tasks"]
+    for name, values in plain["faces"][0]["tasks"].items():
+        np.testing.assert_allclose(values, threaded[name], rtol=0, atol=1e-4)
+
+
+def test_by_keyboard(report):
+    keyboard = report["keyboard"]
+    assert keyboard["focused"] == ["model-file", "picture-file", "camera", "whole"]
+    assert keyboard["before"]["status"].startswith("1 face found")
+    assert keyboard["after"]["status"].startswith("The picture was taken as a face")
+
+
+def test_for_screen_readers(report):
+    """No finding of axe in any state; headings, controls and results have names."""
+    assert report["axe"] == {"start": [], "answers": [], "phone_dark": []}
+    for line in (
+        'heading "Face attributes on this device" [level=1]',
+        'button "Choose a model"',
+        'button "Choose a picture"',
+        'button "Use the camera"',
+        'checkbox "It is one face, cut already"',
+        'img "The picture, 1 face marked"',
+        "status: ",
+        'heading "age" [level=4]',
+    ):
+        assert line in report["aria"], line
+
+
+def test_fits_a_phone(report):
+    assert report["width"] == 360
+
+
+def test_no_errors_on_the_console(report):
+    assert report["console"] == []
+
+
+def test_screenshots_are_taken(report):
+    for name in SCREENSHOTS:
+        content = (report["outputs"] / f"{name}.png").read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            levels = np.asarray(image.convert("L"))
+        assert levels.std() > 3, name

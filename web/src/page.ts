@@ -1,0 +1,198 @@
+/** What happens when: files chosen or dropped, the camera, and their answers. */
+import { CameraError, open } from "./camera";
+import type { Picture } from "./crop";
+import { PictureError, decode, grab } from "./decode";
+import { type AnsweredFace, answerFaces, answerWhole } from "./faces";
+import { ModelError } from "./metadata";
+import { Model } from "./model";
+import { start } from "./runtime";
+import { clearFaces, counted, element, modelLine, showFaces, showPicture } from "./view";
+
+const modelFile = element<HTMLInputElement>("model-file");
+const pictureFile = element<HTMLInputElement>("picture-file");
+const cameraButton = element<HTMLButtonElement>("camera");
+const whole = element<HTMLInputElement>("whole");
+
+let model: Model | undefined;
+let picture: Picture | undefined;
+let camera: MediaStream | undefined;
+
+// One thing at a time, in the order in which it was asked for: a model must not go
+// while it answers.
+let last: Promise<void> = Promise.resolve();
+
+function inTurn(work: () => Promise<void>): Promise<void> {
+  last = last.then(async () => {
+    document.body.setAttribute("aria-busy", "true");
+    try {
+      await work();
+    } catch (error) {
+      fail(error);
+    } finally {
+      document.body.removeAttribute("aria-busy");
+    }
+  });
+  return last;
+}
+
+/** Says something to eyes and screen readers; the same again is not repeated. */
+function say(text: string): void {
+  const status = element("status");
+  if (status.textContent !== text) status.textContent = text;
+  element("error").hidden = true;
+}
+
+function fail(error: unknown): void {
+  const known = [ModelError, PictureError, CameraError].some((k) => error instanceof k);
+  const text = known
+    ? (error as Error).message
+    : `Something went wrong in the page: ${String(error)}. Load it again.`;
+  element("status").textContent = "";
+  element("error").textContent = text;
+  element("error").hidden = false;
+  if (!known) console.error(error);
+}
+
+/** Lets the browser paint what was said before work that keeps it from that. */
+function painted(): Promise<void> {
+  return new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+}
+
+function useModel(file: File): Promise<void> {
+  return inTurn(async () => {
+    say(`Reading ${file.name} …`);
+    await painted();
+    const loaded = await Model.load(new Uint8Array(await file.arrayBuffer()));
+    model?.delete();
+    model = loaded;
+    element("model-about").textContent = modelLine(file.name, model.description);
+    await answer();
+  });
+}
+
+function usePicture(file: File): Promise<void> {
+  stopCamera();
+  return inTurn(async () => {
+    say(`Reading ${file.name} …`);
+    await painted();
+    const decoded = await decode(file);
+    picture = decoded;
+    await answer();
+  });
+}
+
+/** Answers the picture that is there with the model that is there. */
+async function answer(): Promise<void> {
+  if (!picture) {
+    say("Now choose a picture, drop one on the page, or use the camera.");
+    return;
+  }
+  if (!model) {
+    clearFaces();
+    showPicture(picture);
+    say("Now choose a model.");
+    return;
+  }
+  if (!camera) {
+    // Yesterday's answers do not stand beside today's picture.
+    clearFaces();
+    showPicture(picture);
+    say(whole.checked ? "Answering …" : "Looking for faces …");
+    await painted();
+  }
+  const answers = whole.checked ? answerWhole : answerFaces;
+  const found = await answers(model, picture);
+  showPicture(picture, found);
+  showFaces(model.description.tasks, found);
+  say(await summary(found));
+}
+
+async function summary(found: AnsweredFace[]): Promise<string> {
+  if (!found.length) {
+    const hint = camera
+      ? "Come closer, or turn to the light."
+      : "If it is a face that fills the picture, tick “It is one face, cut already”.";
+    return `No face was found. ${hint}`;
+  }
+  const what = whole.checked
+    ? "The picture was taken as a face"
+    : `${counted(found.length)} found`;
+  // The same sentence for every frame, or a screen reader would never end.
+  if (camera) return `${what}.`;
+  const times = found.map((face) => face.milliseconds);
+  const mean = times.reduce((a, b) => a + b, 0) / times.length;
+  const threads = await start();
+  const each = found.length > 1 ? " for each" : "";
+  const on = threads === 1 ? "one thread" : `${threads} threads`;
+  return `${what}: ${mean.toFixed(0)} ms${each}, on ${on}.`;
+}
+
+async function startCamera(): Promise<void> {
+  cameraButton.disabled = true;
+  const video = document.createElement("video");
+  try {
+    camera = await open();
+    video.muted = video.playsInline = true;
+    video.srcObject = camera;
+    await video.play();
+  } catch (error) {
+    stopCamera();
+    fail(error);
+    return;
+  } finally {
+    cameraButton.disabled = false;
+  }
+  cameraButton.textContent = "Stop the camera";
+  const stream = camera;
+  while (camera === stream && stream.active) {
+    await inTurn(async () => {
+      if (camera !== stream) return;
+      picture = grab(video, video.videoWidth, video.videoHeight);
+      await answer();
+    });
+    await painted();
+  }
+  // Pulled out, or taken away by the browser.
+  if (camera === stream) stopCamera();
+}
+
+/** The last frame and its answers stay. */
+function stopCamera(): void {
+  camera?.getTracks().forEach((track) => track.stop());
+  camera = undefined;
+  cameraButton.textContent = "Use the camera";
+}
+
+function onChoice(input: HTMLInputElement, use: (file: File) => Promise<void>): void {
+  input.addEventListener("change", () => {
+    const file = input.files?.[0];
+    // Choosing the same file again shall be a change too.
+    if (file) void use(file).finally(() => (input.value = ""));
+  });
+}
+
+onChoice(modelFile, useModel);
+onChoice(pictureFile, usePicture);
+whole.addEventListener("change", () => {
+  if (picture && !camera) void inTurn(answer);
+});
+cameraButton.addEventListener("click", () => {
+  if (camera) stopCamera();
+  else void startCamera();
+});
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
+});
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  for (const file of event.dataTransfer?.files ?? []) {
+    void (file.name.endsWith(".tflite") ? useModel(file) : usePicture(file));
+  }
+});
+
+say("Choose a model first.");
