@@ -76,14 +76,11 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
             f"--monitor: unknown score {config.monitor!r}; known are "
             f"{', '.join(known_scores)}"
         )
-    # Before the workdir keeps a setting that would have to be changed.
-    initial = _initial_weights(config, workdir)
-    with (
-        preemption.notice() as notice,
-        strategies.start(config, workdir) as devices,
-        opened(devices.folder, config),
-    ):
-        return _train(config, workdir, devices, notice, initial)
+    with preemption.notice() as notice, strategies.start(config, workdir) as devices:
+        # Before the workdir keeps a setting that would have to be changed.
+        initial = _initial_weights(config, workdir)
+        with opened(devices.folder, config):
+            return _train(config, workdir, devices, notice, initial)
 
 
 def _initial_weights(

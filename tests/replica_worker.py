@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hydranet_tf import averaging, pipeline, strategies, training
+from hydranet_tf import averaging, multi_worker, pipeline, strategies, training
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.sources import Examples
 from hydranet_tf.tasks import MISSING
@@ -117,11 +117,15 @@ def train(config, devices) -> dict[str, np.ndarray]:
     return found
 
 
-def keras_alone() -> dict[str, np.ndarray]:
-    """Whether Keras trains under the strategy of TensorFlow as it is."""
+def keras_alone(devices) -> dict[str, np.ndarray]:
+    """Whether Keras trains under the strategy without our reductions."""
     keras.mixed_precision.set_dtype_policy("float32")
-    engine = tf.distribute.MultiWorkerMirroredStrategy()
-    with engine.scope():
+    # Not a strategy of its own: messages of two in a process get mixed up.
+    ours = multi_worker.MultiWorkerStrategy.reduce
+    multi_worker.MultiWorkerStrategy.reduce = (
+        tf.distribute.MultiWorkerMirroredStrategy.reduce
+    )
+    with devices.scope():
         inputs = keras.Input((3,))
         answers = {name: keras.layers.Dense(1, name=name)(inputs) for name in "ab"}
         model = keras.Model(inputs, answers)
@@ -132,6 +136,8 @@ def keras_alone() -> dict[str, np.ndarray]:
         model.fit(batches, verbose=0)
     except (ValueError, TypeError) as error:
         return {"failed": np.array(str(error))}
+    finally:
+        multi_worker.MultiWorkerStrategy.reduce = ours
     return {"failed": np.array("")}
 
 
@@ -146,7 +152,7 @@ def main(output, strategy, cpu_devices, *cases):
     with strategies.start(config, Path(output).parent) as devices:
         for case in cases:
             if case == "keras_alone":
-                results = keras_alone()
+                results = keras_alone(devices)
             else:
                 config = TrainingConfig(**COMMON, **CASES[case], strategy=strategy)
                 results = train(config, devices)
