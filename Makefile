@@ -15,10 +15,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo web test lint bench clean
+.PHONY: help venv demo web test test_long lint bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 venv: $(INSTALLED) ## Make .venv with the packages of requirements.txt
 
@@ -44,6 +44,9 @@ web: ## Build the page of web/ and serve it on http://localhost:4173
 
 test: venv ## Run the tests (those on real images and in the browser: see .ci/run)
 	@$(VENV)/bin/python -m pytest --numprocesses=logical
+
+test_long: venv ## Run the tests that take a minute and more: many processes, whole runs
+	@$(VENV)/bin/python -m pytest -m long --numprocesses=logical
 
 lint: venv ## Check style and formatting
 	@$(VENV)/bin/python -m ruff check .

@@ -13,6 +13,8 @@ import synthetic
 from hydranet_tf import averaging, checkpoints, pipeline, sources, training
 from hydranet_tf.config import TrainingConfig
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):

@@ -18,6 +18,8 @@ from hydranet_tf import backbones, litert, pipeline, sources, training
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.model import answer_model
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 FACES = {"train": 8, "validation": 4}
 

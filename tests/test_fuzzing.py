@@ -478,6 +478,15 @@ _UNSAFE_CALLS = {"eval", "exec", "extractall", "enable_unsafe_deserialization",
                  "unsafe_load"}  # fmt: skip
 
 
+_MAY_UNPICKLE = {
+    # Published weights are pickles; that reader makes descriptions of tensors of
+    # them and refuses every other name (tests/test_torch_files.py).
+    "torch_files.py",
+    # Messages between processes that Ray started, and never a file.
+    "sharded.py",
+}
+
+
 def calls(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -502,6 +511,8 @@ def test_no_module_can_unpickle_or_extract():
             if isinstance(node, ast.ImportFrom):
                 names = [node.module]
             packages = {name.split(".")[0] for name in names}
+            if path.name in _MAY_UNPICKLE:
+                packages -= {"pickle"}
             assert not packages & _UNPICKLE, path
         for name, call in calls(tree):
             assert name not in _UNSAFE_CALLS, (path, call.lineno)

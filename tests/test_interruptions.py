@@ -20,6 +20,8 @@ from hydranet_tf import checkpoints, preemption, training
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.workdir import WorkdirError
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 9
 EPOCHS = 5

@@ -23,6 +23,8 @@ SECONDS = 500
 # machine with several GPUs has from the beginning.
 TWO_DEVICES = """
 import tensorflow as tf
+
+pytestmark = pytest.mark.long
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * 2

@@ -92,6 +92,7 @@ def writing_end(fifo):
         return None
 
 
+@pytest.mark.long
 def test_one_of_two_workers_is_killed_and_no_row_is_lost_or_doubled(model, tmp_path):
     """On the cluster that predict.py makes of a machine with two cores or more."""
     album = tmp_path / "album"

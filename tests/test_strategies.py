@@ -13,6 +13,8 @@ import workers
 from hydranet_tf import strategies
 from hydranet_tf.config import ConfigError, TrainingConfig
 
+pytestmark = pytest.mark.long
+
 WORKER = Path(__file__).with_name("replica_worker.py")
 # On two idle cores a minute is enough for the slowest.
 SECONDS = 500
