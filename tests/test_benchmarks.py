@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import synthetic
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--backbone=tiny", "--image_size=32", "--batch_size=8")
 

@@ -15,6 +15,8 @@ import workers
 import yaml
 from kubernetes import client
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = workers.REPOSITORY / "examples" / "distributed"
 # On two idle cores a minute is enough for the slowest.
 SECONDS = 500
@@ -24,7 +26,6 @@ SECONDS = 500
 TWO_DEVICES = """
 import tensorflow as tf
 
-pytestmark = pytest.mark.long
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * 2

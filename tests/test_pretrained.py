@@ -20,6 +20,8 @@ from hydranet_tf import backbones, checkpoints, pretrained, training
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.pretrained import Weights, WeightsError
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "torch_reference"
 
