@@ -8,6 +8,7 @@ its declared shape and type were found to be the expected ones.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zipfile
 import zlib
@@ -74,6 +75,12 @@ def load_into(
         raise ArrayFileError(f"is no readable archive of arrays: {error}") from error
     for name, variable in variables.items():
         variable.assign(arrays[name])
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal: whether it is still what was written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _declared(archive: zipfile.ZipFile) -> dict[str, Kind]:

@@ -15,7 +15,6 @@ unpickled.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -131,7 +130,7 @@ def save(workdir: Path, kind: str, model: HydraNet, progress: Progress) -> Path:
             state = json.dumps(dataclasses.asdict(progress), indent=2)
             (temporary / _STATE).write_text(state)
             names = (_WEIGHTS, _TRAINING, _STATE)
-            sums = "".join(f"{_sha256(temporary / n)}  {n}\n" for n in names)
+            sums = "".join(f"{array_file.sha256(temporary / n)}  {n}\n" for n in names)
             (temporary / _SUMS).write_text(sums)
     except OSError as error:
         raise CheckpointError(
@@ -317,7 +316,7 @@ def _checked_progress(folder: Path) -> Progress:
     if not isinstance(sums, dict) or set(sums) != required:
         raise ValueError(f"the sums are not of {', '.join(sorted(required))}")
     for name, expected in sums.items():
-        if _sha256(folder / name) != expected:
+        if array_file.sha256(folder / name) != expected:
             raise ValueError(f"{name} is not what was written")
     fields = {field.name: _TYPES[field.type] for field in dataclasses.fields(Progress)}
     wrong = [
@@ -367,8 +366,3 @@ def _load(path: Path, variables: dict[str, keras.Variable], otherwise: str) -> N
         raise CheckpointError(f"{path} is of {otherwise}: {error}") from error
     except array_file.ArrayFileError as error:
         raise CheckpointError(f"{path} {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

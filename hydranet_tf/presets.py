@@ -13,7 +13,6 @@ compared with its SHA-256 before it is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +60,7 @@ def write(
     metadata = {
         **origin,
         "format": FORMAT,
-        "sha256": {n: _sha256(folder / n) for n in (CONFIG, WEIGHTS, TASKS)},
+        "sha256": {n: array_file.sha256(folder / n) for n in (CONFIG, WEIGHTS, TASKS)},
     }
     text = json.dumps(metadata, indent=2) + "\n"
     (folder / METADATA).write_text(text, encoding="utf-8")
@@ -81,7 +80,7 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"version reads {FORMAT}. Use the version that wrote it"
             )
         for name in (CONFIG, WEIGHTS, TASKS):
-            if _sha256(folder / name) != metadata["sha256"][name]:
+            if array_file.sha256(folder / name) != metadata["sha256"][name]:
                 raise PresetError(
                     f"{folder / name} is not the file that {METADATA} names: their "
                     "sha256 differ. It was damaged or changed; copy the preset again"
@@ -106,8 +105,3 @@ def assign(folder: Path, variables: Mapping[str, keras.Variable]) -> None:
         array_file.load_into(folder / WEIGHTS, variables, stored_as="float16")
     except array_file.ArrayFileError as error:
         raise PresetError(f"{folder / WEIGHTS} {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.util
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from hydranet_tf import backbones, torch_files
+from hydranet_tf import array_file, backbones, torch_files
 from hydranet_tf.backbones import applications, efficientnet_lite, resnet
 
 # The preset name: weights of ImageNet's 1000 classes, fetched where needed.
@@ -103,7 +102,7 @@ def convert(backbone: str, source: str | Path) -> Weights:
     _require_fit(arrays, _places(backbone, None), f"{source} is not of {backbone}")
     about = {"backbone": backbone, "source": Path(source).name}
     if source != IMAGENET:
-        about["source_sha256"] = _sha256(Path(source))
+        about["source_sha256"] = array_file.sha256(Path(source))
     return Weights(arrays, about)
 
 
@@ -168,7 +167,9 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
         )
     places = _places(backbone, width)
     _require_fit(arrays, places, f"{path} does not fit this {backbone}")
-    return Weights(arrays, {**about, "path": str(path), "sha256": _sha256(path)})
+    return Weights(
+        arrays, {**about, "path": str(path), "sha256": array_file.sha256(path)}
+    )
 
 
 def assign(weights: Weights, variables: Iterable[keras.Variable]) -> None:
@@ -229,7 +230,7 @@ def _published(backbone: str) -> str | Path:
     except Exception as error:
         raise WeightsError(_how_without_network(backbone, url, error)) from error
     start = path.stem.rpartition("-")[2]
-    if not _sha256(path).startswith(start):
+    if not array_file.sha256(path).startswith(start):
         path.unlink()
         raise WeightsError(f"what came from {url} was damaged; start again")
     return path
@@ -345,8 +346,3 @@ def _difference(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> st
     more = len(parts) - _SHOWN
     shown = "; ".join(parts[:_SHOWN])
     return f"{shown}; and {more} more" if more > 0 else shown
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
