@@ -155,7 +155,7 @@ def test_a_state_of_another_form_is_damage(run, tmp_path, state):
     folder = workdir / "checkpoints" / "last-00000006"
     (folder / "state.json").write_text(state)
     sums = (folder / "SHA256SUMS").read_text().splitlines()
-    digest = checkpoints._sha256(folder / "state.json")
+    digest = array_file.sha256(folder / "state.json")
     sums[2] = f"{digest}  state.json"
     (folder / "SHA256SUMS").write_text("\n".join(sums))
     found, progress = checkpoints.newest(workdir, LAST)
