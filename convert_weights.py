@@ -31,7 +31,7 @@ def main(argv):
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import pretrained
+    from hydranet_tf.backbones import pretrained
 
     try:
         weights = pretrained.convert(_BACKBONE.value, _SOURCE.value)

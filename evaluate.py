@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     # TFDS and TensorFlow report every file they open.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import evaluation
+    from hydranet_tf.reports import evaluation
 
     names = ("data_dir", "split_lists", "batch_size", "max_bad_images", "calibrate")
     options = {name: flags.FLAGS[name].value for name in names}

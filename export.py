@@ -38,7 +38,7 @@ def main(argv):
     # TensorFlow logs every function and variable that it saves.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import exporting
+    from hydranet_tf.exports import exporting
 
     request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
     others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _REPORT)

@@ -1,28 +1,28 @@
 """Finds faces in pictures and answers for each: age, gender, race, as perceived.
 
-    python predict.py --model=exports/faces/hydranet.tflite --output=faces.csv \
-        holiday/ 'scans/*.png' portrait.jpg
+    python predict.py portrait.jpg holiday/
 
-writes one row a face; a picture without one has the status no_face, one that
-cannot be read its reason. The same command again goes on where it was broken off.
-The exit code is the number of unreadable pictures (100: or more); 120: nothing
-could be run. More: docs/photographs.md. The answers estimate what annotators saw
-in pictures. They are not facts about a person.
+prints a line a face, answered by the network of presets/. With --output=faces.csv
+(or .jsonl) there is a row a face instead, and the same command again goes on where it
+was broken off; --model takes any other network. A picture without a face, and one
+that cannot be read, have their line too. The exit code is the number of unreadable
+pictures (100: or more); 120: nothing could be run. More: docs/photographs.md. The
+answers estimate what annotators saw in pictures. They are not facts about a person.
 """
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
+_PRESET = Path(__file__).resolve().parent / "presets/utkface_resnet18/hydranet.tflite"
 _MODEL = flags.DEFINE_string(
-    "model", None, "A workdir, a SavedModel folder or a .tflite file.", required=True
+    "model", str(_PRESET), "A workdir, a SavedModel, a preset or a .tflite file."
 )
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "The rows: a .csv or a .jsonl file.", required=True
-)
+_OUTPUT = flags.DEFINE_string("output", None, "The rows: a .csv or a .jsonl file.")
 _ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for drawn pictures.")
 _NO_DETECT = flags.DEFINE_bool(
     "no_detect", False, "Search no faces: each picture is one, cut as UTKFace's are."
@@ -36,7 +36,7 @@ _RUNNER = flags.DEFINE_enum(
 def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import photographs, runtimes
+    from hydranet_tf.photos import photographs
 
     try:
         summary = photographs.predict(
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
             batch_size=_BATCH_SIZE.value,
             runner=_RUNNER.value,
         )
-    except (*photographs.ERRORS, runtimes.LoadError) as error:
+    except photographs.ERRORS as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return 120
     print(summary)

@@ -28,7 +28,7 @@ def main(argv):
     # TFDS and TensorFlow report every file they open.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf import preemption, training
+    from hydranet_tf.runs import preemption, training
 
     try:
         settings = config.from_flags(flags.FLAGS)

@@ -6,7 +6,7 @@
 puts chips of the validation part into grey borders of four widths and has the page's
 own code (by node, after `npm ci` in web/) search them; LiteRT runs the detector here.
 It prints where that detector sees eyes and mouth,
-minus where the contract of hydranet_tf/crops.py has them: the OFFSETS of
+minus where the contract of hydranet_tf/photos/crops.py has them: the OFFSETS of
 web/src/detect.ts. Then how far the squares that the page cuts are from the chips, in
 percent of their side and in degrees.
 
@@ -28,7 +28,10 @@ from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 from tqdm import tqdm
 
-from hydranet_tf import crops, predictor, preprocessing, runtimes, scores, sources
+from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.exports import runtimes
+from hydranet_tf.photos import crops, predictor
+from hydranet_tf.reports import scores
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train.py.")

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from absl import app, flags
 
-from hydranet_tf import sources
+from hydranet_tf.data import sources
 from hydranet_tf.tasks import MISSING, TASKS
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)

@@ -6,7 +6,7 @@
 runs the detector on chips of the validation part, each with a grey border
 so that it stands in a picture, and prints the medians of the landmarks and of the
 box as fractions of the chip's side. They are the contract in
-hydranet_tf/crops.py. Then it tells how well each choice of points leads back
+hydranet_tf/photos/crops.py. Then it tells how well each choice of points leads back
 from the bordered picture to the chip: the scatter of the found square against
 the true one, in percent of its side and in degrees.
 
@@ -24,14 +24,9 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from hydranet_tf import (
-    crops,
-    detection,
-    predictor,
-    preprocessing,
-    scores,
-    sources,
-)
+from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.photos import crops, detection, predictor
+from hydranet_tf.reports import scores
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train.py.")

@@ -62,7 +62,8 @@ def seconds_per_step(model, batches, steps: int) -> float:
 
 def measure(settings: config.TrainingConfig) -> dict:
     """Returns the seconds of every round and the ratio of their medians."""
-    from hydranet_tf import pipeline, sources, training
+    from hydranet_tf.data import pipeline, sources
+    from hydranet_tf.runs import training
 
     examples = sources.open_source(
         settings.data,

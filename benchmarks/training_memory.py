@@ -29,8 +29,9 @@ def main(argv):
     import keras
     import numpy as np
 
-    from hydranet_tf import losses, training
+    from hydranet_tf import losses
     from hydranet_tf.model import HydraNet
+    from hydranet_tf.runs import training
     from hydranet_tf.tasks import TASKS
 
     settings = config.from_flags(flags.FLAGS)

@@ -36,7 +36,8 @@ def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from hydranet_tf import pipeline, preprocessing, runtimes, sources
+    from hydranet_tf.data import pipeline, preprocessing, sources
+    from hydranet_tf.exports import runtimes
 
     model = runtimes.load(tflite)
     examples = sources.open_source("drawn_faces", "test", data_dir=str(data_dir))

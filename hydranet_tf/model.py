@@ -9,8 +9,9 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
-from hydranet_tf import backbones, distributions, losses, presets, replicas
+from hydranet_tf import backbones, distributions, losses, presets
 from hydranet_tf.augmentation import Augmentation
+from hydranet_tf.devices import replicas
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 
 HEAD_UNITS = 128

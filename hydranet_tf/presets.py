@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from hydranet_tf import array_file
+from hydranet_tf.files import array_file
 
 CONFIG, WEIGHTS, TASKS = "config.json", "weights.npz", "tasks.json"
 METADATA = "metadata.json"

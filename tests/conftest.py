@@ -81,6 +81,6 @@ def utkface_dir() -> Path:
 @pytest.fixture
 def undrawn(monkeypatch):
     """For tests of reports that look at no picture: drawing takes most of the time."""
-    from hydranet_tf import evaluation
+    from hydranet_tf.reports import evaluation
 
     monkeypatch.setattr(evaluation, "_draw", lambda found, folder: {})

@@ -18,9 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hydranet_tf import averaging, multi_worker, pipeline, strategies, training
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.sources import Examples
+from hydranet_tf.data import pipeline
+from hydranet_tf.data.sources import Examples
+from hydranet_tf.devices import multi_worker, strategies
+from hydranet_tf.runs import averaging, training
 from hydranet_tf.tasks import MISSING
 
 BATCH, STEPS, SIDE = 8, 3, 32

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hydranet_tf import sources
+from hydranet_tf.data import sources
 
 NAMES = [
     "1_0_0_20170110000000001.jpg.chip.jpg",

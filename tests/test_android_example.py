@@ -16,7 +16,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from small_network import SIZE, random_model
 
-from hydranet_tf import litert, preprocessing, saved_model
+from hydranet_tf.data import preprocessing
+from hydranet_tf.exports import litert, saved_model
 from hydranet_tf.model import answer_model
 
 SAMPLE = Path(__file__).resolve().parents[1] / "examples" / "android"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from hydranet_tf import averaging, checkpoints, pipeline, sources, training
 from hydranet_tf.config import TrainingConfig
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.runs import averaging, checkpoints, training
 
 pytestmark = pytest.mark.long
 

@@ -14,9 +14,12 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from hydranet_tf import backbones, litert, pipeline, sources, training
+from hydranet_tf import backbones
 from hydranet_tf.config import TrainingConfig
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.exports import litert
 from hydranet_tf.model import answer_model
+from hydranet_tf.runs import training
 
 pytestmark = pytest.mark.long
 

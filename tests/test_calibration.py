@@ -7,7 +7,7 @@ import collections
 import numpy as np
 import pytest
 
-from hydranet_tf import calibration
+from hydranet_tf.exports import calibration
 from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from hydranet_tf import atomic, checkpoints, losses
-from hydranet_tf.checkpoints import BEST, LAST, CheckpointError, Progress
+from hydranet_tf import losses
+from hydranet_tf.files import atomic
 from hydranet_tf.model import HydraNet
+from hydranet_tf.runs import checkpoints
+from hydranet_tf.runs.checkpoints import BEST, LAST, CheckpointError, Progress
 from hydranet_tf.tasks import TASKS
 
 SIDE = 32

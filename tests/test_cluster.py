@@ -12,8 +12,8 @@ import time
 import pytest
 import workers
 
-from hydranet_tf import cluster
 from hydranet_tf.config import ConfigError
+from hydranet_tf.devices import cluster
 
 
 def read(cluster_part, kind="worker", index=0):

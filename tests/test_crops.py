@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from sample_pictures import astronaut
 
-from hydranet_tf import crops, detection, preprocessing
-from hydranet_tf.detection import LANDMARKS, Detection
+from hydranet_tf.data import preprocessing
+from hydranet_tf.photos import crops, detection
+from hydranet_tf.photos.detection import LANDMARKS, Detection
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from sample_pictures import astronaut, crowd
 
-from hydranet_tf import detection
-from hydranet_tf.detection import Detection, DetectionError
+from hydranet_tf.photos import detection
+from hydranet_tf.photos.detection import Detection, DetectionError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

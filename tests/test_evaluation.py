@@ -15,18 +15,11 @@ import pytest
 import synthetic
 from report_files import FILES, names_in, read_json, read_rows
 
-from hydranet_tf import (
-    checkpoints,
-    config,
-    evaluation,
-    exporting,
-    findings,
-    pipeline,
-    runtimes,
-    sources,
-    temperatures,
-    training,
-)
+from hydranet_tf import config, temperatures
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.exports import exporting, runtimes
+from hydranet_tf.reports import evaluation, findings
+from hydranet_tf.runs import checkpoints, training
 from hydranet_tf.tasks import AGE, BINARY, RACE, Task
 
 REPOSITORY = Path(__file__).resolve().parents[1]

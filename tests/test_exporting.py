@@ -22,20 +22,14 @@ from small_network import (
     write_workdir,
 )
 
-from hydranet_tf import (
-    crops,
-    exporting,
-    litert,
-    parity,
-    runtimes,
-    saved_model,
-    sources,
-)
-from hydranet_tf.exporting import Request
+from hydranet_tf.data import sources
+from hydranet_tf.exports import exporting, litert, parity, runtimes, saved_model
+from hydranet_tf.exports.exporting import Request
 from hydranet_tf.model import HydraNet, answer_model
+from hydranet_tf.photos import crops
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
-REPOSITORY = Path(exporting.__file__).parents[1]
+REPOSITORY = Path(exporting.__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from hydranet_tf import face_rows
-from hydranet_tf.face_rows import COLUMNS, Rows, RowsError, row
+from hydranet_tf.photos import face_rows
+from hydranet_tf.photos.face_rows import COLUMNS, Rows, RowsError, row
 
 FORMATS = ("csv", "jsonl")
 NAMES = ("a.jpg", "b, with \"quotes\".jpg", "two\nlines.jpg", "a\rreturn.jpg", "ü.jpg",

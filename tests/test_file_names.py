@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from source_files import NAMES, labels_of, write_folder, write_lists
 
-from hydranet_tf import file_names, sources
-from hydranet_tf.sources import open_source
-from hydranet_tf.tables import SourceError
+from hydranet_tf.data import file_names, sources
+from hydranet_tf.data.sources import open_source
+from hydranet_tf.files.tables import SourceError
 from hydranet_tf.tasks import LabelError
 
 

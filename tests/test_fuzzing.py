@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hydranet_tf import file_names, preprocessing
-from hydranet_tf.sources import ALL, open_source
-from hydranet_tf.tables import SourceError
+from hydranet_tf.data import file_names, preprocessing
+from hydranet_tf.data.sources import ALL, open_source
+from hydranet_tf.files.tables import SourceError
 from hydranet_tf.tasks import TASKS, LabelError
 
 # --- pictures

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from hydranet_tf import training
 from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.runs import training
 
 
 def stepped(gradients, **settings):

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from hydranet_tf import checkpoints, preemption, training
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.workdir import WorkdirError
+from hydranet_tf.runs import checkpoints, preemption, training
+from hydranet_tf.runs.workdir import WorkdirError
 
 pytestmark = pytest.mark.long
 
@@ -244,7 +244,7 @@ def test_outside_of_the_main_thread_no_signal_is_heard():
 
 _LONG_RUN = """
 import sys
-from hydranet_tf import callbacks, training
+from hydranet_tf.runs import callbacks, training
 from hydranet_tf.config import TrainingConfig
 
 class Watched(callbacks.Checkpointing):

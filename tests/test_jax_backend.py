@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Prints what the network is made of after three epochs in each precision.
 SCRIPT = """
 import json, sys
-from hydranet_tf import training
+from hydranet_tf.runs import training
 from hydranet_tf.config import TrainingConfig
 
 folder, *precisions = sys.argv[1:]

@@ -25,16 +25,23 @@ MAIN_LIMIT = 60
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What is asked, how text becomes rows, how a file is never left half
     # written, how a signal is heard, what PyTorch wrote: used by all, they use none.
-    ("tasks", "tables", "atomic", "array_file", "preemption", "torch_files"),
+    (
+        "tasks",
+        "files.tables",
+        "files.atomic",
+        "files.array_file",
+        "runs.preemption",
+        "backbones.torch_files",
+    ),
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
-    ("pixels",),
-    ("preprocessing", "file_names"),
-    ("sources",),
-    ("pipeline",),
+    ("data.pixels",),
+    ("data.preprocessing", "data.file_names"),
+    ("data.sources",),
+    ("data.pipeline",),
     # Faces in a picture, and how they are cut as the training faces were.
-    ("detection",),
-    ("crops",),
+    ("photos.detection",),
+    ("photos.crops",),
     # The network's parts.
     (
         "backbones.resnet",
@@ -44,71 +51,71 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("backbones",),
     # Published weights, brought to the names of the backbones.
-    ("pretrained",),
+    ("backbones.pretrained",),
     # Flags of a run; it names the backbones and the strengths of augmentation.
     ("config",),
     # Who trains together, and what the model and the optimiser ask of them.
-    ("replicas", "cluster", "multi_worker"),
-    ("strategies", "gradients", "averaging"),
+    ("devices.replicas", "devices.cluster", "devices.multi_worker"),
+    ("devices.strategies", "runs.gradients", "runs.averaging"),
     # Before the model, because HydraNet.compute_loss calls them.
     ("distributions", "temperatures"),
     ("losses",),
     ("metrics", "presets"),
     ("model",),
     # A workdir: written by training, read by all that follow.
-    ("checkpoints",),
-    ("workdir",),
-    ("callbacks", "curves"),
-    ("training",),
+    ("runs.checkpoints",),
+    ("runs.workdir",),
+    ("runs.callbacks", "runs.curves"),
+    ("runs.training",),
     # Files made of a model; the one that answers from any of them, or from a
     # workdir; and the one that makes them and checks their answers.
-    ("calibration", "litert_metadata", "serving_warmup"),
-    ("saved_model", "litert"),
-    ("runtimes",),
-    ("parity", "latency"),
-    ("artefacts",),
+    ("exports.calibration", "exports.litert_metadata", "exports.serving_warmup"),
+    ("exports.saved_model", "exports.litert"),
+    ("exports.runtimes",),
+    ("exports.parity", "exports.latency"),
+    ("exports.artefacts",),
     # Scores of answers, by group, what they say, how that is written and drawn.
-    ("scores",),
-    ("breakdown",),
-    ("findings", "report", "report_pictures"),
-    ("report_text",),
+    ("reports.scores",),
+    ("reports.breakdown",),
+    ("reports.findings", "reports.report", "reports.report_pictures"),
+    ("reports.report_text",),
     # The card quotes the report.
-    ("export_table", "model_card"),
-    ("exporting",),
-    ("parts",),
+    ("exports.export_table", "exports.model_card"),
+    ("exports.exporting",),
+    ("reports.parts",),
     # How much the crop matters.
-    ("margins",),
-    ("margin_picture",),
-    ("evaluation",),
+    ("reports.margins",),
+    ("reports.margin_picture",),
+    ("reports.evaluation",),
     # Photographs: faces in, answers out; rows on disk; pictures with boxes.
-    ("predictor", "face_rows"),
-    ("annotation", "sharded"),
-    ("photographs",),
+    ("photos.predictor", "photos.face_rows"),
+    ("photos.annotation", "photos.face_lines", "photos.sharded"),
+    ("photos.photographs",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # Decision 2 of the design: these are TensorFlow's subject. All others run on any
 # backend of Keras, or on none.
 MAY_IMPORT_TENSORFLOW = {
-    "preprocessing",
-    "sources",
-    "pipeline",
-    "serving_warmup",
-    "saved_model",
-    "litert",
-    "runtimes",
-    "parity",
-    "exporting",
+    "data.preprocessing",
+    "data.sources",
+    "data.pipeline",
+    "exports.serving_warmup",
+    "exports.saved_model",
+    "exports.litert",
+    "exports.runtimes",
+    "exports.parity",
+    "exports.exporting",
     # For the errors that decoding raises.
-    "predictor",
+    "photos.predictor",
     # For tf.summary.
-    "curves",
+    "runs.curves",
     # For tf.config.enable_op_determinism, on that backend alone.
-    "training",
+    "runs.training",
     # For tf.distribute, on that backend alone.
-    "replicas",
-    "multi_worker",
-    "strategies",
+    "devices.replicas",
+    "devices.multi_worker",
+    "devices.strategies",
 }
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 
@@ -122,6 +129,7 @@ def module_files() -> dict[str, Path]:
     return files
 
 
+ROOMS = ("files", "data", "runs", "devices", "exports", "reports", "photos")
 MODULES = module_files()
 
 
@@ -159,8 +167,14 @@ def forbidden_edges(name: str, source: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_holds_and_does_nothing_more(room):
+    (docstring,) = ast.parse(MODULES[room].read_text()).body
+    assert isinstance(docstring.value.value, str)
+
+
 def test_every_module_has_its_layer():
-    unranked = sorted(set(MODULES) - {""} - set(RANK))
+    unranked = sorted(set(MODULES) - {"", *ROOMS} - set(RANK))
     assert not unranked, f"give these a place in LAYERS: {unranked}"
 
 
@@ -176,8 +190,8 @@ def test_imports_point_one_way(name):
 
 
 def test_a_forbidden_edge_is_seen():
-    late = "def f():\n    from hydranet_tf import runtimes\n"
-    assert modules_imported(late) == {"runtimes"}
+    late = "def f():\n    from hydranet_tf.exports import runtimes\n"
+    assert modules_imported(late) == {"exports.runtimes"}
     assert forbidden_edges("losses", late)
     assert forbidden_edges("losses", "import hydranet_tf.model")
     assert forbidden_edges("losses", "from hydranet_tf.losses import x")

@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from small_network import SIZE, assert_same_answers, random_images, random_model
 
-from hydranet_tf import litert, saved_model
+from hydranet_tf.exports import litert, saved_model
 from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 

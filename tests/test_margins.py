@@ -11,7 +11,8 @@ from PIL import Image
 from sample_pictures import readable_runtime
 from small_network import encode
 
-from hydranet_tf import margin_picture, margins, preprocessing, sources
+from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.reports import margin_picture, margins
 from hydranet_tf.tasks import MISSING
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_network import SIZE, random_images, random_model
 
-from hydranet_tf import latency, litert, parity, saved_model
+from hydranet_tf.exports import latency, litert, parity, saved_model
 from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import AGE, GENDER
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hydranet_tf import findings, parts
+from hydranet_tf.reports import findings, parts
 from hydranet_tf.tasks import AGE, MISSING
 
 IDS = ["a.jpg", "sub/b.jpg", "c.jpg", "d.jpg"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from hydranet_tf import pipeline, preprocessing, sources
-from hydranet_tf.pipeline import BadImagesError, TooFewExamplesError
+from hydranet_tf.data import pipeline, preprocessing, sources
+from hydranet_tf.data.pipeline import BadImagesError, TooFewExamplesError
 from hydranet_tf.tasks import MISSING
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from hydranet_tf import pixels, preprocessing
+from hydranet_tf.data import pixels, preprocessing
 
 
 def picture(height=40, width=56):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -16,11 +17,12 @@ from PIL import Image
 from sample_pictures import astronaut, crowd, everywhere, readable_runtime
 from small_network import random_model, write_workdir
 
-from hydranet_tf import annotation, litert, photographs, saved_model
-from hydranet_tf.face_rows import COLUMNS
+from hydranet_tf.exports import litert, saved_model
 from hydranet_tf.model import answer_model
-from hydranet_tf.photographs import PhotographsError, pictures
-from hydranet_tf.predictor import Face, Predictor
+from hydranet_tf.photos import annotation, face_lines, face_rows, photographs
+from hydranet_tf.photos.face_rows import COLUMNS
+from hydranet_tf.photos.photographs import PhotographsError, pictures
+from hydranet_tf.photos.predictor import Face, Predictor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -180,7 +182,7 @@ def test_pictures_are_let_go_of(tmp_path, monkeypatch):
             return found
 
     # Hashable by identity, which a frozen dataclass with an array is not.
-    monkeypatch.setattr("hydranet_tf.predictor.Found.__hash__", object.__hash__)
+    monkeypatch.setattr("hydranet_tf.photos.predictor.Found.__hash__", object.__hash__)
     photographs.predict(
         [str(tmp_path)], Tracked(readable_runtime(), None), tmp_path / "f.csv",
         batch_size=5,
@@ -320,3 +322,38 @@ def test_the_script_takes_faces_as_they_are_and_says_what_is_wrong(folder, tmp_p
     assert "Traceback" not in done.stderr
     done = run("--model=run", "--output=f.csv", "nowhere", cwd=tmp_path)
     assert done.returncode == 120 and "no picture at nowhere" in done.stderr
+
+
+def test_lines_for_a_reader():
+    values = {
+        "age": 31.4, "age_low": 23.6, "age_high": 39.2, "gender": "female",
+        "race": "white", "p_female": 0.966, "p_white": 0.881,
+        "left": 12, "top": 40, "right": 90, "bottom": 118,
+    }  # fmt: skip
+    stream = io.StringIO()
+    with face_lines.Lines(stream) as lines:
+        whole = face_rows.row("a b.jpg", "ok", face=0, **values)
+        lines.add([whole, {**whole, "left": None, "age_low": None}])
+        lines.add([face_rows.row("sky.png", "no_face")])
+        lines.add([face_rows.row("\x1b[2J\udcff.png", "unreadable: no JPEG")])
+    assert stream.getvalue().splitlines() == [
+        "a b.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118",
+        "a b.jpg: 31 years, female 97 %, white 88 %",
+        "sky.png: no face found",
+        r"\x1b[2J\udcff.png: unreadable: no JPEG",
+    ]
+    assert lines.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
+    assert lines.faces == 2
+
+
+def test_printed_lines_say_what_the_rows_say(folder, tmp_path, capsys):
+    printed = photographs.predict([str(folder)], as_they_are())
+    lines = capsys.readouterr().out.splitlines()
+    written = photographs.predict([str(folder)], as_they_are(), tmp_path / "f.csv")
+    rows = read(tmp_path / "f.csv")
+    assert [line.split(": ")[0] for line in lines] == [row["file"] for row in rows]
+    for line, row in zip(lines, rows, strict=True):
+        if row["status"] == "ok":
+            assert f": {round(float(row['age']))} years, {row['gender']} " in line
+    assert (printed.statuses, printed.output) == (written.statuses, None)
+    assert str(printed) == str(written).partition(";")[0]

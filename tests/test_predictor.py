@@ -24,9 +24,11 @@ from sample_pictures import (
 )
 from small_network import random_model, write_workdir
 
-from hydranet_tf import crops, detection, preprocessing, runtimes
-from hydranet_tf.detection import DetectionError
-from hydranet_tf.predictor import Face, PictureError, Predictor
+from hydranet_tf.data import preprocessing
+from hydranet_tf.exports import runtimes
+from hydranet_tf.photos import crops, detection
+from hydranet_tf.photos.detection import DetectionError
+from hydranet_tf.photos.predictor import Face, PictureError, Predictor
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 

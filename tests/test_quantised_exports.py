@@ -10,8 +10,9 @@ import pytest
 import synthetic
 from small_network import random_model, write_workdir
 
-from hydranet_tf import exporting, litert, parity, sources
-from hydranet_tf.exporting import Request
+from hydranet_tf.data import sources
+from hydranet_tf.exports import exporting, litert, parity
+from hydranet_tf.exports.exporting import Request
 from hydranet_tf.tasks import MISSING
 
 

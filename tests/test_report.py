@@ -13,12 +13,7 @@ import pytest
 from report_files import FILES, PICTURES, names_in, read_json
 from sklearn import metrics
 
-from hydranet_tf import (
-    evaluation,
-    findings,
-    report,
-    report_text,
-)
+from hydranet_tf.reports import evaluation, findings, report, report_text
 from hydranet_tf.tasks import AGE, BINARY, GENDER, MISSING, RACE, TASKS, Task
 
 ABOUT = {

@@ -13,7 +13,7 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hydranet_tf import breakdown, report_pictures, scores
+from hydranet_tf.reports import breakdown, report_pictures, scores
 from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 
@@ -214,7 +214,8 @@ def test_drawing_leaves_a_notebook_as_it_was(tmp_path):
 
 def test_matplotlib_is_not_imported_before_it_is_needed():
     script = (
-        "import sys, hydranet_tf.report_pictures\nprint('matplotlib' in sys.modules)"
+        "import sys, hydranet_tf.reports.report_pictures\n"
+        "print('matplotlib' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -23,14 +23,8 @@ from small_network import (
     write_workdir,
 )
 
-from hydranet_tf import (
-    litert,
-    pipeline,
-    preprocessing,
-    runtimes,
-    saved_model,
-    sources,
-)
+from hydranet_tf.data import pipeline, preprocessing, sources
+from hydranet_tf.exports import litert, runtimes, saved_model
 from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import TASKS
 
@@ -164,13 +158,13 @@ def test_a_tflite_file_needs_neither_tensorflow_nor_keras(paths):
     script = f"""
 import sys
 import numpy as np
-from hydranet_tf import runtimes
+from hydranet_tf.exports import runtimes
 
 loaded = runtimes.load({str(paths["litert"])!r})
 loaded.answers(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))
 assert not {{"tensorflow", "keras"}} & set(sys.modules)
 """
-    root = Path(runtimes.__file__).parents[1]
+    root = Path(runtimes.__file__).parents[2]
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
 
 

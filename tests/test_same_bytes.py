@@ -18,20 +18,12 @@ import synthetic
 import tensorflow as tf
 from PIL import Image
 
-from hydranet_tf import (
-    checkpoints,
-    config,
-    evaluation,
-    exporting,
-    litert,
-    parity,
-    pipeline,
-    preprocessing,
-    runtimes,
-    sources,
-    training,
-)
+from hydranet_tf import config
+from hydranet_tf.data import pipeline, preprocessing, sources
+from hydranet_tf.exports import exporting, litert, parity, runtimes
 from hydranet_tf.model import answer_model
+from hydranet_tf.reports import evaluation
+from hydranet_tf.runs import checkpoints, training
 from hydranet_tf.tasks import TASKS
 
 SIZE = 32

@@ -21,7 +21,8 @@ from small_network import (
 )
 from tensorflow_serving.apis import prediction_log_pb2
 
-from hydranet_tf import preprocessing, saved_model
+from hydranet_tf.data import preprocessing
+from hydranet_tf.exports import saved_model
 from hydranet_tf.model import answer_model
 
 

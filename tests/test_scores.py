@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from sklearn import metrics
 
-from hydranet_tf import breakdown, scores
+from hydranet_tf.reports import breakdown, scores
 from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from small_network import SIZE, assert_same_answers, encode, random_images, random_model
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from hydranet_tf import saved_model
+from hydranet_tf.exports import saved_model
 from hydranet_tf.model import answer_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]

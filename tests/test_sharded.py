@@ -20,8 +20,9 @@ import pytest
 import synthetic
 from small_network import random_model
 
-from hydranet_tf import litert, photographs, saved_model, sharded
+from hydranet_tf.exports import litert, saved_model
 from hydranet_tf.model import answer_model
+from hydranet_tf.photos import photographs, sharded
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 120
@@ -255,7 +256,7 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch, model, tmp_pa
 
 FIRST_ANSWER = """
 import sys
-from hydranet_tf import photographs
+from hydranet_tf.photos import photographs
 photographs.predict(sys.argv[2:], sys.argv[1], "rows.csv", detect=False)
 print(sorted({"tensorflow", "keras", "ray", "matplotlib"} & set(sys.modules)))
 """

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from source_files import NAMES, labels_of, write_folder
 
-from hydranet_tf import file_names, sources
-from hydranet_tf.sources import open_source
-from hydranet_tf.tables import SourceError
+from hydranet_tf.data import file_names, sources
+from hydranet_tf.data.sources import open_source
+from hydranet_tf.files.tables import SourceError
 
 # --- folders
 

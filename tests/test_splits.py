@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hydranet_tf import file_names
+from hydranet_tf.data import file_names
 
 UTKFACE = Path(__file__).resolve().parents[1] / "datasets" / "utkface"
 SPLITS = UTKFACE / "splits"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import workers
 
-from hydranet_tf import strategies
 from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.devices import strategies
 
 pytestmark = pytest.mark.long
 
@@ -152,7 +152,7 @@ def test_the_second_half_of_each_batch_has_no_race(runs):
 def test_our_strategy_is_still_needed(runs):
     assert runs["two_workers"]["keras_alone/failed"].item(), (
         "Keras now trains under MultiWorkerMirroredStrategy as it is: remove "
-        "hydranet_tf/multi_worker.py, and use that strategy in strategies.py"
+        "hydranet_tf/devices/multi_worker.py, and use that strategy in strategies.py"
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from source_files import labels_of, write_folder
 
-from hydranet_tf.sources import open_source
-from hydranet_tf.tables import SourceError
+from hydranet_tf.data.sources import open_source
+from hydranet_tf.files.tables import SourceError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UTKFACE_LISTS = REPOSITORY / "datasets" / "utkface" / "splits"

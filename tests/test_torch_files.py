@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hydranet_tf import torch_files
-from hydranet_tf.torch_files import TorchFileError, read_state_dict
+from hydranet_tf.backbones import torch_files
+from hydranet_tf.backbones.torch_files import TorchFileError, read_state_dict
 
 REFERENCE = Path(__file__).parent / "torch_reference"
 NUMBERS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import synthetic
 
-from hydranet_tf import checkpoints, pipeline, sources, training
-from hydranet_tf.callbacks import TrainingDiverged
 from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.data import pipeline, sources
 from hydranet_tf.metrics import task_metrics
+from hydranet_tf.runs import checkpoints, training
+from hydranet_tf.runs.callbacks import TrainingDiverged
+from hydranet_tf.runs.training import WorkdirError
 from hydranet_tf.tasks import TASKS
-from hydranet_tf.training import WorkdirError
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,9 +17,11 @@ from broken_bytes import broken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydranet_tf import array_file, checkpoints, losses
-from hydranet_tf.checkpoints import LAST, CheckpointError, Progress
+from hydranet_tf import losses
+from hydranet_tf.files import array_file
 from hydranet_tf.model import HydraNet
+from hydranet_tf.runs import checkpoints
+from hydranet_tf.runs.checkpoints import LAST, CheckpointError, Progress
 from hydranet_tf.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,7 +29,9 @@ from web_page import (
     write_pictures,
 )
 
-from hydranet_tf import parity, predictor, preprocessing, runtimes
+from hydranet_tf.data import preprocessing
+from hydranet_tf.exports import parity, runtimes
+from hydranet_tf.photos import predictor
 from hydranet_tf.tasks import TASKS
 
 pytestmark = pytest.mark.web

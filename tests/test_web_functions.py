@@ -17,7 +17,9 @@ from sample_pictures import astronaut
 from source_files import write_lists
 from web_page import WEB, install, node, write_broken_models, write_model
 
-from hydranet_tf import crops, detection, litert_metadata, preprocessing
+from hydranet_tf.data import preprocessing
+from hydranet_tf.exports import litert_metadata
+from hydranet_tf.photos import crops, detection
 
 pytestmark = pytest.mark.web
 

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hydranet_tf import atomic, callbacks, workdir
-from hydranet_tf.checkpoints import Progress
 from hydranet_tf.config import ConfigError, TrainingConfig
-from hydranet_tf.workdir import WorkdirError, opened
+from hydranet_tf.files import atomic
+from hydranet_tf.runs import callbacks, workdir
+from hydranet_tf.runs.checkpoints import Progress
+from hydranet_tf.runs.workdir import WorkdirError, opened
 
 CONFIG = TrainingConfig(backbone="tiny")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
 
-from hydranet_tf import litert, saved_model
+from hydranet_tf.exports import litert, saved_model
 from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 

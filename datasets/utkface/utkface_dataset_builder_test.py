@@ -12,8 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 import utkface_dataset_builder
 
-from hydranet_tf import sources
-from hydranet_tf.tables import SourceError
+from hydranet_tf.data import sources
+from hydranet_tf.files.tables import SourceError
 
 DUMMY = Path(__file__).parent / "dummy_data"
 EXCLUDED = "26_0_0_20170113000000002.jpg.chip.jpg"

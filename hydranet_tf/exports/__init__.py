@@ -1,0 +1,1 @@
+"""Files made of a network, and what answers from any of them."""

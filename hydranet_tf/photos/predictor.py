@@ -1,0 +1,239 @@
+"""Pictures in, faces with answers out.
+
+    from hydranet_tf.photos.predictor import Predictor
+
+    predictor = Predictor("exports/faces/hydranet.tflite")
+    for face in predictor("party.jpg"):
+        print(face.box, face.age, face.gender, face.probabilities["gender"])
+
+The answers estimate what annotators saw in pictures. They are not facts about a
+person.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hydranet_tf.data import pixels
+from hydranet_tf.exports import runtimes
+from hydranet_tf.photos import crops, detection
+from hydranet_tf.tasks import TASKS, Task
+
+Picture = np.ndarray | bytes | str | os.PathLike
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """One face and what the network says about it, in plain Python types.
+
+    Attributes:
+        box: left, top, right, bottom in pixels of the upright picture; None
+            where the picture was taken as a face and nothing was searched.
+        detection_score: None also where the detector gives none.
+        age: years.
+        age_low, age_high: ends of an interval that holds 80 % of the age's
+            probability; None where the head gives a value alone.
+        gender, race: the class of the largest probability, by name.
+        probabilities: by task and class name.
+    """
+
+    box: tuple[int, int, int, int] | None
+    detection_score: float | None
+    age: float | None = None
+    age_low: float | None = None
+    age_high: float | None = None
+    gender: str | None = None
+    race: str | None = None
+    probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The faces of one picture, cut out and not yet answered.
+
+    Attributes:
+        detections: largest face first; None for one that was not searched.
+        crops: uint8 `[faces, size, size, 3]`.
+    """
+
+    detections: tuple[detection.Detection | None, ...]
+    crops: np.ndarray
+
+
+class Predictor:
+    """Finds, cuts and answers; one object may serve many threads."""
+
+    def __init__(
+        self,
+        model: str | os.PathLike | runtimes.Runtime,
+        detector: detection.Detector | None = detection.find_faces,
+    ):
+        """Loads the model.
+
+        Args:
+            model: a workdir, a SavedModel, a .tflite file, or what
+                `runtimes.load` or `runtimes.from_model` made.
+            detector: see `detection.Detector`. None: every picture is a face
+                already, cut as training faces are; its centred square is
+                taken.
+
+        Raises:
+            runtimes.LoadError: if the path holds no whole model.
+            ValueError: if the model answers something else than `Face` holds.
+        """
+        if not isinstance(model, runtimes.Runtime):
+            model = runtimes.load(model)
+        known = {(task.name, task.kind, task.classes) for task in TASKS}
+        foreign = [
+            task.name
+            for task in model.tasks
+            if (task.name, task.kind, task.classes) not in known
+        ]
+        if foreign:
+            raise ValueError(
+                "expected a model that answers "
+                f"{', '.join(task.name for task in TASKS)} with the classes of this "
+                f"version; this one has its own {', '.join(foreign)}: run it with "
+                "the version that made it, or with runtimes.load"
+            )
+        self.runtime = model
+        self.detector = detector
+
+    def __call__(self, picture: Picture) -> list[Face]:
+        """All faces of one picture, the largest first.
+
+        Args:
+            picture: a path, the bytes of a JPEG or PNG file, or uint8
+                `[height, width, 3]`, RGB, upright.
+
+        Raises:
+            PictureError: if it cannot be read.
+            detection.DetectionError: if the detector fails.
+        """
+        return self.answer([self.find(picture)])[0]
+
+    def find(self, picture: Picture) -> Found:
+        """Finds the faces of one picture and cuts them out."""
+        image = read(picture)
+        size = self.runtime.image_size
+        if self.detector is None:
+            face = pixels.resize(pixels.square(image), size)
+            return Found((None,), face[np.newaxis])
+        found = self._detect(image)
+        chips = [crops.cut(image, crops.locate(face), size) for face in found]
+        empty = np.zeros((0, size, size, 3), np.uint8)
+        return Found(tuple(found), np.stack(chips) if chips else empty)
+
+    def answer(self, found: Sequence[Found]) -> list[list[Face]]:
+        """Answers for all faces of several pictures at once."""
+        if not found:
+            return []
+        chips = np.concatenate([one.crops for one in found])
+        answers = self.runtime.answers(chips)
+        rows = iter(range(len(chips)))
+        return [
+            [
+                _face(face, self.runtime.tasks, answers, next(rows))
+                for face in one.detections
+            ]
+            for one in found
+        ]
+
+    def _detect(self, image: np.ndarray) -> list[detection.Detection]:
+        try:
+            found = list(self.detector(image))
+        except detection.DetectionError:
+            raise
+        except Exception as error:  # A user's detector may raise anything.
+            raise detection.DetectionError(
+                f"the detector failed on a picture of {image.shape[1]} x "
+                f"{image.shape[0]} pixels: {type(error).__name__}: {error}"
+            ) from error
+        wrong = [one for one in found if not isinstance(one, detection.Detection)]
+        if wrong:
+            raise detection.DetectionError(
+                "expected from the detector a list of detection.Detection; it has "
+                f"{type(wrong[0]).__name__}"
+            )
+        return sorted(found, key=_area, reverse=True)
+
+
+def read(picture: Picture) -> np.ndarray:
+    """The upright pixels of a picture, uint8 `[height, width, 3]`, RGB.
+
+    Raises:
+        PictureError: if there are none.
+    """
+    if isinstance(picture, np.ndarray):
+        least = pixels.MIN_SIDE
+        shape = picture.shape
+        is_picture = picture.ndim == 3 and shape[2] == 3 and min(shape[:2]) >= least
+        if picture.dtype != np.uint8 or not is_picture:
+            raise PictureError(
+                "expected pixels as uint8 [height, width, 3], RGB 0..255, with sides "
+                f"of at least {least}; got {picture.dtype} {list(shape)}"
+            )
+        return picture
+    if not isinstance(picture, bytes):
+        try:
+            picture = Path(picture).read_bytes()
+        except (OSError, ValueError) as error:
+            # A ValueError is about a null byte in the name.
+            reason = getattr(error, "strerror", None) or error
+            raise PictureError(f"cannot be opened: {reason}") from error
+        except TypeError:
+            raise PictureError(
+                "expected a path, the bytes of an image file or an array; got "
+                f"{type(picture).__name__}"
+            ) from None
+    decoded = pixels.decode(picture)
+    return _decode_anything(picture) if decoded is None else decoded
+
+
+def _decode_anything(picture: bytes) -> np.ndarray:
+    # Imported for the few pictures that need it.
+    import tensorflow as tf
+
+    from hydranet_tf.data import preprocessing
+
+    try:
+        return preprocessing.decode(tf.constant(picture)).numpy()
+    except tf.errors.OpError as error:
+        raise PictureError(" ".join(error.message.split())) from error
+
+
+def _area(face: detection.Detection) -> float:
+    left, top, right, bottom = face.box
+    return (right - left) * (bottom - top)
+
+
+def _face(
+    found: detection.Detection | None,
+    tasks: Sequence[Task],
+    answers: dict[str, np.ndarray],
+    row: int,
+) -> Face:
+    values, probabilities = {}, {}
+    for task in tasks:
+        answer = answers[task.name][row]
+        if task.is_regression:
+            values |= {name: float(answers[name][row]) for name in task.outputs}
+        else:
+            values[task.name] = task.classes[int(answer.argmax())]
+            probabilities[task.name] = dict(
+                zip(task.classes, answer.tolist(), strict=True)
+            )
+    if found is None:
+        return Face(None, None, **values, probabilities=probabilities)
+    score = None if found.score is None else float(found.score)
+    box = tuple(round(float(end)) for end in found.box)
+    return Face(box, score, **values, probabilities=probabilities)

@@ -1,0 +1,364 @@
+"""From a model and a split to a report.
+
+`evaluate_model` does all of it for a path; `findings.find` and `write` are its
+two halves for answers that are already in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import hydranet_tf
+from hydranet_tf import temperatures
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.exports import runtimes
+from hydranet_tf.reports import (
+    breakdown,
+    margin_picture,
+    margins,
+    parts,
+    report,
+    report_pictures,
+    report_text,
+    scores,
+)
+from hydranet_tf.reports.findings import (
+    EvaluationError,
+    Findings,
+    find,
+    groups_json,
+    task_json,
+)
+from hydranet_tf.runs import checkpoints
+from hydranet_tf.tasks import TASKS, Task
+
+SCHEMA_VERSION = 1
+
+WORKDIR, SAVED_MODEL, LITERT = "workdir", "saved_model", "litert"
+PRESET = "preset"
+
+# What a wrong path, wrong data or a wrong model raises; each says what to do.
+ERRORS = (
+    runtimes.LoadError,
+    checkpoints.CheckpointError,
+    sources.SourceError,
+    pipeline.BadImagesError,
+    report.ReportError,
+    EvaluationError,
+)
+
+# Above this many bytes of decoded images they are decoded twice, rather than
+# kept between the check and the prediction.
+_MAX_CACHE = 2**30
+
+_MARGIN_PICTURE = "margin_sensitivity.png"
+
+
+def evaluate_model(
+    model_path: str | os.PathLike,
+    data: str,
+    split: str,
+    output: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    split_lists: str | os.PathLike | None = None,
+    batch_size: int = 64,
+    max_bad_images: int = 10,
+    seed: int = 0,
+    calibrate: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a model on a split and writes the report.
+
+    Args:
+        model_path: a workdir, a SavedModel, a preset or a .tflite file.
+        data, split, data_dir, split_lists: see `sources.open_source`.
+        output: folder of the report; an earlier report there is replaced.
+        batch_size: images that are predicted at once.
+        max_bad_images: how many may be left out, listed with a reason.
+        seed: of the bootstrap intervals.
+        calibrate: first fits a temperature for each head on these examples and
+            keeps them in the workdir, for this checkpoint; everything that is
+            loaded or exported from it has them from then on.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        runtimes.LoadError, checkpoints.CheckpointError: if the path holds
+            no whole model.
+        sources.SourceError: if the data cannot be read.
+        pipeline.BadImagesError: if too many images cannot be decoded.
+        report.ReportError: if the folder cannot be written.
+        EvaluationError: if the model's answers do not fit the labels.
+    """
+    output = report.prepare(output)
+    loaded = runtimes.load(model_path)
+    _check_tasks(loaded.tasks)
+    opened = sources.open_source(
+        data, split, data_dir=data_dir, split_lists=split_lists
+    )
+    needed = len(opened) * loaded.image_size**2 * 3
+    cache = pipeline.MEMORY_CACHE if needed <= _MAX_CACHE else pipeline.NO_CACHE
+    faces = pipeline.load_faces(opened, loaded.image_size, cache, max_bad_images)
+    if calibrate:
+        _calibrate(Path(model_path).expanduser(), faces, batch_size)
+        loaded = runtimes.load(model_path)
+    findings = find(
+        loaded.tasks,
+        faces.examples.ids,
+        faces.examples.labels,
+        predict(loaded, faces, batch_size),
+        seed,
+    )
+    about = {
+        "model": {
+            "path": str(model_path),
+            "image_size": loaded.image_size,
+            **_about_model(Path(model_path).expanduser(), loaded.tasks),
+        },
+        "data": {
+            "source": str(data),
+            "split": split,
+            "digest": opened.digest(),
+            "examples": len(faces),
+            "skipped": [dataclasses.asdict(s) for s in opened.skipped],
+            "bad_images": [dataclasses.asdict(s) for s in faces.bad],
+        },
+    }
+    masks = parts.find(findings.ids, findings.labels, split_lists)
+    return write(
+        findings,
+        about,
+        output,
+        seed,
+        margin=margins.measure(loaded, faces.examples, seed),
+        masks=masks,
+    )
+
+
+def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
+    if not (workdir / "checkpoints").is_dir():
+        raise EvaluationError(
+            "--calibrate keeps what it fits in a workdir of train.py, and "
+            f"{workdir} is none; calibrate the workdir, then export it"
+        )
+    model = checkpoints.load_model(workdir)
+    logits = model.predict(pipeline.evaluation_batches(faces, batch_size), verbose=0)
+    found = temperatures.fit(model.tasks, logits, faces.examples.labels)
+    folder, _ = checkpoints.newest(workdir)
+    checkpoints.keep_temperatures(workdir, folder.name, found)
+
+
+def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
+    """What a terminal shows: the headline, the worst groups, the paths."""
+    worst = [
+        f"worst group by {key.replace('.', ' ')}: {row['group'] or row['status']}"
+        for key, row in content["groups"]["worst"].items()
+    ]
+    # What is read first stands last, just above the prompt.
+    files = sorted(content["files"], key=lambda name: name == report.REPORT_MD)
+    paths = [str(Path(output) / name) for name in files]
+    return "\n".join([report_text.headline(content), "", *worst, "", *paths])
+
+
+def predict(
+    loaded: runtimes.Runtime, faces: pipeline.Faces, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Answers for all faces, in their order, under a progress bar."""
+    parts = []
+    with tqdm(total=len(faces), desc="predicting", unit="img", disable=None) as bar:
+        batches = pipeline.evaluation_batches(faces, batch_size)
+        for images, _ in batches.as_numpy_iterator():
+            parts.append(loaded.answers(images))
+            bar.update(len(images))
+    if not parts:
+        raise EvaluationError(
+            "expected examples to evaluate; there is none. Look at --data and --split"
+        )
+    return {
+        name: np.concatenate([part[name] for part in parts])
+        for task in loaded.tasks
+        for name in task.outputs
+    }
+
+
+def write(
+    findings: Findings,
+    about: Mapping[str, Any],
+    output: Path,
+    seed: int = 0,
+    margin: Mapping[str, Any] | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Writes report.json, report.md, predictions.csv and the pictures.
+
+    Args:
+        findings: from `find`.
+        about: the parts `model` and `data` of the report.
+        output: an existing folder.
+        seed: that `find` was given.
+        margin: from `margins.measure`; None where only answers are known.
+        masks: from `parts.find`.
+
+    Returns:
+        The content of `report.json`.
+    """
+    with report.replacing(output) as folder:
+        pictures = _draw(findings, folder)
+        if margin and margin_picture.draw(margin, folder / _MARGIN_PICTURE):
+            pictures["margin_sensitivity"] = _MARGIN_PICTURE
+        report.write_predictions(
+            findings.tasks, findings.ids, findings.labels, findings.answers, folder
+        )
+        names = {path.name for path in folder.iterdir()}
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "about_labels": report_text.ABOUT_LABELS,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(
+                timespec="seconds"
+            ),
+            **about,
+            "settings": {
+                "seed": seed,
+                "resamples": scores.RESAMPLES,
+                "level": scores.LEVEL,
+                "tolerance": scores.TOLERANCE,
+                "calibration_bins": scores.CALIBRATION_BINS,
+                "small_below": breakdown.SMALL,
+            },
+            "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
+            "groups": groups_json(findings.groups),
+            "parts": parts.measure(findings, masks or {}, seed),
+            "margin_sensitivity": margin,
+            "pictures": pictures,
+            "versions": versions(),
+            "files": sorted(names | {report.REPORT_JSON, report.REPORT_MD}),
+        }
+        report.write_json(content, folder)
+        text = report_text.markdown(content)
+        (folder / report.REPORT_MD).write_text(text, encoding="utf-8")
+    return content
+
+
+def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
+    """Draws what there are labels for; file names by task and kind."""
+    pictures: dict[str, Any] = {}
+    for task in findings.tasks:
+        labels, answers = findings.labels[task.name], findings.answers[task.name]
+        found = findings.scores[task.name]
+        if not next(iter(found.values())).n:
+            continue
+        if task.is_regression:
+            names = {
+                "scatter": f"{task.name}_scatter.png",
+                "decades": f"{task.name}_error_by_decade.png",
+            }
+            report_pictures.scatter(
+                task, labels, answers, found["mae"], folder / names["scatter"]
+            )
+            report_pictures.decades(
+                task,
+                findings.decades[task.name],
+                found["mae"],
+                folder / names["decades"],
+            )
+        else:
+            names = {"confusion": f"confusion_{task.name}.png"}
+            report_pictures.confusion(
+                task, findings.confusions[task.name], folder / names["confusion"]
+            )
+        pictures[task.name] = names
+    for key, name, drawn in (
+        ("groups", "error_by_group.png", report_pictures.groups(
+            findings.tasks, findings.groups, findings.scores,
+            folder / "error_by_group.png")),
+        ("reliability", "reliability.png", report_pictures.reliability(
+            findings.tasks, findings.calibrations, folder / "reliability.png")),
+    ):  # fmt: skip
+        if drawn:
+            pictures[key] = name
+    return pictures
+
+
+def _about_model(path: Path, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Which of the four kinds the path is, and what a workdir tells besides."""
+    about = {"kind": SAVED_MODEL, "checkpoint": None, "epoch": None}
+    weights, fitted = None, None
+    if path.is_file():
+        about["kind"] = LITERT
+    elif (path / "metadata.json").is_file():
+        about["kind"] = PRESET
+    elif (path / "config.json").is_file():
+        # The one that runtimes.load takes.
+        folder, progress = checkpoints.newest(path, checkpoints.BEST)
+        about = {"kind": WORKDIR, "checkpoint": folder.name, "epoch": progress.epoch}
+        fitted = checkpoints.temperatures_of(path, folder.name)
+        weights = loss_weights(path, tasks, progress.epoch)
+    return {**about, "loss_weights": weights, "temperatures": fitted}
+
+
+def loss_weights(
+    workdir: Path, tasks: Sequence[Task], epoch: int
+) -> dict[str, Any] | None:
+    """The loss weights (alpha, beta, gamma) that a run had after an epoch.
+
+    Returns:
+        `{"epoch": ..., "values": {...}}` from the epoch's line of
+        metrics.jsonl, or from the last line where it has none, or None where
+        the file has no such lines.
+    """
+    names = [task.weight_name for task in tasks]
+    found = None
+    with contextlib.suppress(OSError):
+        text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+        for line in text.splitlines():
+            # The last line of a run that was killed may be cut off.
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if {"epoch", *names} <= row.keys():
+                    values = {name: row[name] for name in names}
+                    found = {"epoch": row["epoch"], "values": values}
+                    if row["epoch"] == epoch:
+                        break
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what took part in the numbers."""
+    found = {
+        "hydranet_tf": hydranet_tf.__version__,
+        "python": platform.python_version(),
+    }
+    for name in ("numpy", "keras", "tensorflow", "ai-edge-litert", "matplotlib"):
+        # TensorFlow comes as a package of another name on some machines.
+        for package in (name, f"{name}-cpu"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(package)
+                break
+    return found
+
+
+def _check_tasks(tasks: Sequence[Task]) -> None:
+    """Labels are indices into `TASKS`' classes; a model must mean the same."""
+    known = {task.name: task for task in TASKS}
+    for task in tasks:
+        expected = known.get(task.name, task)
+        if (task.kind, task.classes) != (expected.kind, expected.classes):
+            raise EvaluationError(
+                f"expected a model that answers {task.name} as {expected.kind} "
+                f"with the classes {list(expected.classes)}; this one answers "
+                f"{task.kind} with {list(task.classes)}. Its labels cannot be "
+                "compared: evaluate it with the version that made it"
+            )

@@ -1,0 +1,310 @@
+"""A report in words, as Markdown.
+
+It is written from what stands in `report.json` alone, so the two cannot
+disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydranet_tf.reports.report import REPORT_JSON
+from hydranet_tf.reports.scores import MEANINGS, NO_LABELS
+
+ABOUT_LABELS = (
+    "Labels are what annotators saw in a picture, not facts about the person in "
+    "it. Every score here says how often, or how closely, the model agrees "
+    "with those annotators, and nothing more."
+)
+
+_MAX_LISTED = 20
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    cells = [
+        [str(cell).replace("|", r"\|").replace("\n", " ") for cell in row]
+        for row in [header, *rows]
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    first, *others = widths
+    cells.insert(1, [":" + "-" * (first - 1), *("-" * (w - 1) + ":" for w in others)])
+    return "\n".join(
+        f"| {row[0]:<{first}} | "
+        + " | ".join(f"{c:>{w}}" for c, w in zip(row[1:], others, strict=True))
+        + " |"
+        for row in cells
+    )
+
+
+def show(name: str, score: Mapping[str, Any], unit: str, interval: bool = False) -> str:
+    """A score of report.json in words, such as `6.12 years` or `91.3 %`."""
+    if score["status"] == NO_LABELS:
+        return NO_LABELS
+    factor, digits, unit = (100, 1, "%") if MEANINGS[name].is_share else (1, 2, unit)
+    text = f"{factor * score['value']:.{digits}f} {unit}".rstrip()
+    return f"{text} ({_range(name, score)})" if interval else text
+
+
+def _range(name: str, score: Mapping[str, Any]) -> str:
+    if score["low"] is None:
+        return "no interval"
+    factor, digits = (100, 1) if MEANINGS[name].is_share else (1, 2)
+    low, high = (f"{factor * score[end]:.{digits}f}" for end in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """The table of the scores of all examples."""
+    rows = []
+    for task, found in report["tasks"].items():
+        for name, score in found["scores"].items():
+            value = show(name, score, found["unit"])
+            rows.append(
+                (f"{task}: {MEANINGS[name].title}", value,
+                 _range(name, score) if score["n"] else "", f"{score['n']:,}")
+            )  # fmt: skip
+        if found["calibration"]:
+            ece = found["calibration"]["ece"]
+            value = NO_LABELS if ece is None else f"{100 * ece:.1f} %"
+            n = f"{found['calibration']['n']:,}"
+            rows.append((f"{task}: expected calibration error", value, "", n))
+    level = f"{report['settings']['level']:.0%} interval"
+    return table(("score", "value", level, "labels"), rows)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report for a person, from the content of report.json."""
+    parts = [
+        f"# How well the model agrees with the labels of {report['data']['source']}",
+        ABOUT_LABELS,
+        _about(report),
+        "## All examples",
+        headline(report),
+        "Intervals come from drawing the examples again "
+        f"{report['settings']['resamples']:,} times. Where all examples of a "
+        "row are right, or all wrong, the interval has no width; that is the "
+        "limit of the method, not certainty.",
+        *_parts(report),
+        *_groups(report),
+        *(part for item in report["tasks"].items() for part in _task(report, *item)),
+        *_calibration(report),
+        *_margins(report),
+        *_left_out(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(report) -> str:
+    model, data = report["model"], report["data"]
+    at = f", checkpoint {model['checkpoint']}, epoch {model['epoch']}"
+    lines = [
+        f"- Model: `{model['path']}` ({model['kind']}"
+        f"{at if model['checkpoint'] else ''}), images of "
+        f"{model['image_size']} x {model['image_size']} pixels",
+        f"- Data: `{data['source']}`, split {data['split']}, "
+        f"{data['examples']:,} examples, digest `{data['digest'][:16]}`",
+        f"- Left out: {len(data['skipped']):,} by the source, "
+        f"{len(data['bad_images']):,} whose images cannot be read",
+        "- Made "
+        + report["created"]
+        + " with "
+        + ", ".join(f"{k} {v}" for k, v in report["versions"].items()),
+    ]
+    weights = model["loss_weights"]
+    if weights:
+        values = ", ".join(f"{k} {v:.4g}" for k, v in weights["values"].items())
+        lines.append(f"- Loss weights after epoch {weights['epoch']}: {values}")
+    if model.get("temperatures"):
+        values = ", ".join(f"{k} {v:.3g}" for k, v in model["temperatures"].items())
+        lines.append(f"- Temperatures of the heads, fitted by --calibrate: {values}")
+    return "\n".join(lines)
+
+
+def worst_groups(report: Mapping[str, Any]) -> str:
+    """The table of the group with the worst of each score."""
+    rows = []
+    for key, worst in report["groups"]["worst"].items():
+        task, name = key.split(".")
+        title = f"{task}: {MEANINGS[name].title}"
+        if worst["group"] is None:
+            rows.append((title, worst["status"], "", "", ""))
+            continue
+        score, whole = worst["score"], report["tasks"][task]["scores"][name]
+        unit = report["tasks"][task]["unit"]
+        rows.append(
+            (title, worst["group"], show(name, score, unit, True),
+             f"{score['n']:,}", show(name, whole, unit))
+        )  # fmt: skip
+    return table(("score", "worst group", "there", "n", "all"), rows)
+
+
+def _parts(report) -> list[str]:
+    if not report["parts"]:
+        return []
+    units = {name: found["unit"] for name, found in report["tasks"].items()}
+    keys = list(report["parts"][0]["scores"])
+    rows = [
+        [row["part"], f"{row['n']:,}"]
+        + [
+            show(key.split(".")[1], row["scores"][key], units[key.split(".")[0]], True)
+            for key in keys
+        ]
+        for row in report["parts"]
+    ]
+    return [
+        "## Parts of these examples",
+        table(["part", "n", *(key.replace(".", " ") for key in keys)], rows),
+        "Ages 21 to 60 are what the CORAL protocol keeps of UTKFace. A near-twin is a "
+        "near-identical image in the training part.",
+    ]
+
+
+def _groups(report) -> list[str]:
+    groups = report["groups"]
+    by, small = " x ".join(groups["by"]), groups["small_below"]
+    parts = [f"## Worst groups first ({by})"]
+    if groups["sorted_by"] is None:
+        return [*parts, f"No group has labels: {NO_LABELS}."]
+    units = {name: found["unit"] for name, found in report["tasks"].items()}
+    suspects = []
+    for key, worst in groups["worst"].items():
+        task, name = key.split(".")
+        suspects += [
+            f"- {task}: {MEANINGS[name].title}: {row['group']}, "
+            f"{show(name, row['score'], units[task])} (n = {row['score']['n']})"
+            for row in worst["small_and_worse"]
+        ]
+    parts.append(worst_groups(report))
+    if suspects:
+        parts.append(
+            f"Groups with fewer than {small} labels do not compete above, "
+            "because a few faces decide there. These look worse still and "
+            "deserve more data:"
+        )
+        parts.append("\n".join(suspects))
+    if report["pictures"].get("groups"):
+        parts.append(_picture("Error by group", report["pictures"]["groups"]))
+    keys = list(groups["rows"][0]["scores"])
+    header = ["group", "n", *(key.replace(".", " ") for key in keys)]
+    body = [
+        [row["name"] + (" (small)" if row["small"] else ""), f"{row['n']:,}"]
+        + [
+            show(key.split(".")[1], score, units[key.split(".")[0]], True)
+            for key, score in row["scores"].items()
+        ]
+        for row in groups["rows"]
+    ]
+    parts.append(table(header, body))
+    parts.append(
+        f"Sorted by {groups['sorted_by'].replace('.', ' ')}, worst first; groups of "
+        f"fewer than {small} (small) stand last. Inside a group the accuracy of a "
+        f"grouping question is the recall of that class. {groups['left_out']:,} "
+        "examples lack one of the grouping labels and are in no group."
+    )
+    return parts
+
+
+def _task(report, task: str, found) -> list[str]:
+    parts = [f"## {task.capitalize()}"]
+    if found["status"] == NO_LABELS:
+        return [*parts, f"No scores: {NO_LABELS}."]
+    titles = {
+        "scatter": "Predicted against labelled",
+        "decades": "Error by decade",
+        "confusion": "Confusion matrix",
+    }
+    pictures = report["pictures"].get(task, {})
+    parts += [_picture(titles[kind], name) for kind, name in pictures.items()]
+    unit = found["unit"]
+    if found["by_decade"] is not None:
+        rows = [
+            (f"{row['from']} to {row['to']}", f"{row['n']:,}")
+            + tuple(show(k, s, unit, True) for k, s in row["scores"].items())
+            for row in found["by_decade"]
+        ]
+        header = (f"{unit} (label)", "n", *found["by_decade"][0]["scores"])
+        parts.append(table(header, rows))
+    if found["confusion"]:
+        matrix = found["confusion"]
+        for title, key in (("Counts", "counts"), ("Shares of each row", "row_shares")):
+            rows = [
+                (name, *(_cell(value) for value in row))
+                for name, row in zip(found["classes"], matrix[key], strict=True)
+            ]
+            header = ("label \\ answer", *found["classes"])
+            parts += [f"{title}:", table(header, rows)]
+    return parts
+
+
+def _cell(value) -> str:
+    if value is None:
+        return NO_LABELS
+    return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
+
+
+def _calibration(report) -> list[str]:
+    found = {
+        task: part["calibration"]
+        for task, part in report["tasks"].items()
+        if part["calibration"] and part["calibration"]["n"]
+    }
+    if not found:
+        return []
+    parts = ["## Calibration"]
+    if report["pictures"].get("reliability"):
+        parts.append(_picture("Reliability", report["pictures"]["reliability"]))
+    for task, curve in found.items():
+        rows = [
+            (f"{b['from']:.3f} to {b['to']:.3f}", f"{b['n']:,}")
+            + tuple(f"{100 * b[key]:.1f} %" for key in ("confidence", "accuracy"))
+            for b in curve["bins"]
+            if b["n"]
+        ]
+        parts += [
+            f"{task.capitalize()}: confidence and share of right answers differ by "
+            f"{100 * curve['ece']:.1f} points on average (expected calibration "
+            f"error, {len(curve['bins'])} bins of equal width).",
+            table(("confidence", "n", "mean confidence", "right"), rows),
+        ]
+    return parts
+
+
+def _margins(report) -> list[str]:
+    found = report["margin_sensitivity"]
+    if not found:
+        return []
+    parts = [
+        "## How much the crop matters",
+        f"{found['faces']:,} of the faces, cut anew at each factor of the side: below "
+        "1 tighter than in the data, above 1 wider, where the edge is repeated.",
+    ]
+    if report["pictures"].get("margin_sensitivity"):
+        name = report["pictures"]["margin_sensitivity"]
+        parts.append(_picture("Scores at each factor", name))
+    header = ["factor", *(f"{k} {v['score']}" for k, v in found["tasks"].items())]
+    rows = [
+        (f"{factor:g}",)
+        + tuple(
+            show(task["score"], task["values"][i], task["unit"], True)
+            for task in found["tasks"].values()
+        )
+        for i, factor in enumerate(found["factors"])
+    ]
+    return [*parts, table(header, rows)]
+
+
+def _left_out(report) -> list[str]:
+    rows = [*report["data"]["skipped"], *report["data"]["bad_images"]]
+    if not rows:
+        return []
+    shown = [f"- `{row['id']}`: {row['reason']}" for row in rows[:_MAX_LISTED]]
+    parts = ["## Left out", "\n".join(shown)]
+    if len(rows) > len(shown):
+        parts.append(f"{len(rows) - len(shown):,} more are listed in {REPORT_JSON}.")
+    return parts
+
+
+def _picture(title: str, name: str) -> str:
+    return f"![{title}]({name})"
