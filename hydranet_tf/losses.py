@@ -1,7 +1,8 @@
 """Losses over the labels that are there, and the weights that join them.
 
-One value a task: mean absolute error (years), binary cross-entropy or
-cross-entropy, each a mean over the examples that carry the label. Then
+One value a task: mean absolute error (years; with the shape of a distribution, where
+the head gives one), binary cross-entropy or cross-entropy, each a mean over the
+examples that carry the label. Then
 `UncertaintyWeights` or `FixedWeights` makes one number of them.
 """
 
@@ -37,14 +38,14 @@ def example_losses(task: Task, labels, logits):
             years; `[batch, 1]` logit of class 1; or `[batch, classes]`.
 
     Returns:
-        float32 `[batch]`: years, or nats.
+        float32 `[batch]`: the task's unit (years), or nats.
     """
     logits = ops.cast(logits, "float32")
     # MISSING is no class index: without this, the gather below would be asked
     # for entry -1 and the masked row could hold anything.
     present = ops.maximum(labels, 0)
     if task.is_distribution:
-        return distributions.cross_entropy(task, present, logits)
+        return distributions.example_losses(task, present, logits)
     if task.kind == REGRESSION:
         return ops.abs(ops.cast(present, "float32") - logits)
     if task.kind == BINARY:
@@ -91,23 +92,24 @@ def constant_answer_loss(task: Task, labels) -> float:
         labels: numpy `[n]`; `MISSING` is left out.
 
     Returns:
-        Mean distance from the median (years), or the entropy of the class
-        frequencies, for a distribution those of the whole units (nats); 1.0
-        where there is no label or only one value.
+        Mean distance from the median (years), for a distribution that of the
+        mean and its shape, see `distributions.constant_loss`; or the entropy of
+        the class frequencies (nats). 1.0 where there is no label or only one
+        value.
     """
     import numpy as np
 
     labels = np.asarray(labels)
     labels = labels[labels != MISSING]
-    if not labels.size:
+    if len(np.unique(labels)) < 2:
         return 1.0
-    if task.is_regression and not task.is_distribution:
-        loss = float(np.mean(np.abs(labels - np.median(labels))))
-    else:
-        share = np.bincount(np.round(labels).astype(int)) / labels.size
-        share = share[share > 0]
-        loss = float(-np.sum(share * np.log(share)))
-    return loss if loss > 0 else 1.0
+    if task.is_distribution:
+        return distributions.constant_loss(task, labels)
+    if task.is_regression:
+        return float(np.mean(np.abs(labels - np.median(labels))))
+    share = np.bincount(labels.astype(int)) / labels.size
+    share = share[share > 0]
+    return float(-np.sum(share * np.log(share)))
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -126,7 +128,7 @@ class UncertaintyWeights(keras.layers.Layer):
     its unit. A task without a label in the batch adds nothing.
 
     Args:
-        kinds: kind of each task's likelihood, in order.
+        kinds: kind of each task, in order.
         constant_losses: what a constant answer loses at each task, see
             `constant_answer_loss`.
         rate: learning rate of the s relative to the network's, exact for

@@ -195,6 +195,21 @@ def answer_model(model: HydraNet) -> keras.Model:
     return keras.Model(images, answers, name="answers")
 
 
+def feature_model(model: HydraNet) -> keras.Model:
+    """The network without its heads.
+
+    Args:
+        model: shares its weights with the result.
+
+    Returns:
+        A model from images `[batch, side, side, 3]` 0..255 to the pooled features
+        `[batch, features]` that all heads read.
+    """
+    network = model.network
+    head = network.get_layer(f"{model.tasks[0].name}_hidden")
+    return keras.Model(network.input, head.input, name="features")
+
+
 def _by_path(network: keras.Model) -> dict[str, keras.Variable]:
     return {variable.path: variable for variable in network.variables}
 

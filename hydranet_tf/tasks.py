@@ -82,11 +82,6 @@ class Task:
             return (self.name, f"{self.name}_low", f"{self.name}_high")
         return (self.name,)
 
-    @property
-    def likelihood(self) -> str:
-        """The kind of likelihood that its loss is the negative logarithm of."""
-        return CATEGORICAL if self.is_distribution else self.kind
-
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
 

@@ -29,9 +29,7 @@ def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
     # Kernels come from Keras' global seed, which a module's fixture gets before
     # any test has set it.
     keras.utils.set_random_seed(seed)
-    weighting = losses.UncertaintyWeights(
-        [task.likelihood for task in tasks], [1.0] * 3
-    )
+    weighting = losses.UncertaintyWeights([task.kind for task in tasks], [1.0] * 3)
     model = HydraNet("tiny", SIZE, weighting=weighting, seed=seed, tasks=tasks)
     rng = np.random.default_rng(seed)
     for variable in model.network.variables:

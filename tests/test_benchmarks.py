@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
+from small_network import random_model
+
+from hydranet_tf.data import pixels
+from hydranet_tf.model import answer_model
 
 pytestmark = pytest.mark.long
 
@@ -125,3 +130,81 @@ def test_backbone_costs_as_pytorch_counts_them(tmp_path):
     assert row["parameters"] == 3_413_024 + 3 * 1281 * 128 + 129 * 7
     assert all(value > 0 for value in row["milliseconds"].values())
     assert "| efficientnet_lite0 | 3.91 | 0.032 | 15." in done.stdout
+
+
+def test_neighbours_and_heads_on_the_same_faces(tmp_path):
+    model = random_model()
+    model.save_to_preset(tmp_path / "preset", {})
+    data = synthetic.write_folder(tmp_path / "faces", 60, side=32)
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "neighbours.py",
+         f"--model={tmp_path / 'preset'}", f"--data={data}", "--largest=30",
+         f"--split_lists={data / 'splits'}", f"--json={raw}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(raw.read_text())
+    assert [(row["task"], row["way"]) for row in rows] == [
+        (task, way)
+        for task in ("age", "gender", "race")
+        for way in ("heads of the network", "neighbours", "support vectors")
+    ]
+    # The heads, asked by another path.
+    faces, labels = [], []
+    for name in (data / "splits" / "validation.txt").read_text().split():
+        faces.append(pixels.square(pixels.decode((data / name).read_bytes())))
+        labels.append(int(name.split("_")[1]))
+    answers = answer_model(model).predict(np.stack(faces), verbose=0)["gender"]
+    share = np.mean(answers.argmax(1) == labels)
+    assert rows[3]["value"] == pytest.approx(share)
+    # The brightness of the faces tells their age: even random features keep it.
+    assert rows[1]["value"] < rows[0]["value"]
+    assert rows[1]["chosen"]["kneighborsregressor__n_neighbors"] in (1, 5, 15, 45)
+    assert f"| gender | heads of the network | {100 * share:.1f} % |" in done.stdout
+
+
+def test_weighting_takes_a_single_task_from_its_own_network(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import weighting
+
+    def runs(*scores):
+        return [
+            dict(zip(("age", "gender", "race"), row, strict=True)) for row in scores
+        ]
+
+    found = {weights: runs((9, 0.5, 0.5)) * 2 for weights in weighting.TUNED}
+    found[weighting.LEARNED] = runs((5.0, 0.90, 0.80), (5.5, 0.92, 0.81))
+    found[weighting.EQUAL] = runs((6.0, 0.8, 0.7), (6.0, 0.8, 0.7))
+    found[weighting.SINGLE["age"]] = runs((4.0, 0.1, 0.1), (4.5, 0.1, 0.1))
+    found[weighting.SINGLE["gender"]] = runs((40, 0.93, 0.1), (40, 0.95, 0.1))
+    found[weighting.SINGLE["race"]] = runs((40, 0.1, 0.84), (40, 0.1, 0.84))
+    lines = list(weighting.table(found))
+    assert lines[2] == (
+        "| learned weights | 5.25 ± 0.25 years | 91.00 ± 1.00 % | 80.50 ± 0.50 % |"
+    )
+    assert lines[-1] == (
+        "| three networks of one task | 4.25 ± 0.25 years | 94.00 ± 1.00 % | "
+        "84.00 ± 0.00 % |"
+    )
+
+
+def test_weighting_runs_every_kind(tmp_path):
+    data = synthetic.write_folder(tmp_path / "faces", 40, side=32)
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "weighting.py", f"--data={data}",
+         f"--split_lists={data / 'splits'}", f"--workdir={tmp_path / 'runs'}",
+         "--seeds=1", "--epochs=2", f"--json={raw}", "--", "--backbone=tiny",
+         "--width=0", "--image_size=32", "--batch_size=8"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(raw.read_text())
+    assert len(found) == 8
+    log = tmp_path / "runs" / "0_1_0-seed0" / "metrics.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert found["0,1,0"] == [
+        {task: last[f"val_{task}_{score}"] for task, score in
+         (("age", "mae"), ("gender", "accuracy"), ("race", "accuracy"))}
+    ]  # fmt: skip

@@ -24,9 +24,6 @@ def quantile(probabilities, level, task=SHORT):
 def test_only_the_regression_gets_the_other_head():
     tasks = with_head(TASKS, DISTRIBUTION)
     assert [task.num_logits for task in tasks] == [121, 1, 5]
-    assert [task.likelihood for task in tasks] == [
-        "categorical", "binary", "categorical"
-    ]  # fmt: skip
     assert tasks[0].outputs == ("age", "age_low", "age_high")
     assert tasks[1:] == TASKS[1:]
 
@@ -86,24 +83,46 @@ def test_targets_are_bells_that_widen_with_age():
     np.testing.assert_allclose(spread[1:], [2.0, 4.5], rtol=0.02)
 
 
-def test_loss_is_the_cross_entropy_to_the_bell_over_present_labels():
+def expected_loss(label, probabilities):
+    """Worked with SciPy: distance of the mean, and the divergence from the bell."""
+    years = np.arange(121)
+    bell = stats.norm.pdf(years, label, 0.5 + 0.05 * label)
+    shape = stats.entropy(bell, probabilities)
+    return abs(np.average(years, weights=probabilities) - label) + 5 * shape
+
+
+def test_loss_is_the_distance_of_the_mean_and_of_the_shape():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 121)).astype("float32")
     labels = np.array([25.0, MISSING, 70.0], "float32")
     means, counts = losses.task_losses([BY_YEAR], {"age": labels}, {"age": logits})
-    years, expected = np.arange(121), []
-    for row in (0, 2):
-        bell = stats.norm.pdf(years, labels[row], 0.5 + 0.05 * labels[row])
-        log_p = logits[row] - np.log(np.exp(logits[row].astype(float)).sum())
-        expected.append(-(bell / bell.sum() * log_p).sum())
+    p = np.exp(logits.astype(float))
+    expected = np.mean([expected_loss(labels[row], p[row]) for row in (0, 2)])
     assert float(counts["age"]) == 2
-    assert float(means["age"]) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert float(means["age"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_constant_answer_is_the_entropy_of_the_years():
+def test_no_loss_is_left_where_the_answer_is_the_bell():
+    labels = np.array([15.0, 40.0, 116.0], "float32")
+    years = np.arange(121)
+    deviation = 0.5 + 0.05 * labels[:, np.newaxis]
+    logits = -0.5 * ((years - labels[:, np.newaxis]) / deviation) ** 2
+    found = np.asarray(distributions.example_losses(BY_YEAR, labels, logits))
+    # The bell of 116 is cut off at 120, which moves its mean by two years or so.
+    np.testing.assert_allclose(found[:2], 0, atol=1e-3)
+    bell = stats.norm.pdf(years, 116, 6.3)
+    assert found[2] == pytest.approx(116 - np.average(years, weights=bell), abs=1e-3)
+
+
+def test_constant_answer_is_the_mean_of_the_bells():
     labels = np.array([20.0, 20.0, 31.0, MISSING])
-    expected = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
-    assert losses.constant_answer_loss(BY_YEAR, labels) == pytest.approx(expected)
+    years = np.arange(121)
+    bells = [stats.norm.pdf(years, y, 0.5 + 0.05 * y) for y in (20, 20, 31)]
+    # Away from 0, where SciPy divides the smallest numbers by each other.
+    mean = np.mean([bell / bell.sum() for bell in bells], axis=0) + 1e-200
+    expected = np.mean([expected_loss(y, mean) for y in (20, 20, 31)])
+    found = losses.constant_answer_loss(BY_YEAR, labels)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_score_while_training_is_the_error_of_the_median():

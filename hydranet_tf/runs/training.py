@@ -215,7 +215,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
     else:
         labels = training.examples.labels
         weighting = losses.UncertaintyWeights(
-            [task.likelihood for task in asked],
+            [task.kind for task in asked],
             [losses.constant_answer_loss(task, labels[task.name]) for task in asked],
             rate=config.loss_weights_rate,
         )
