@@ -1,6 +1,6 @@
 """Does the network wait for its input?
 
-    python benchmarks/input_pipeline.py --flagfile=configs/utkface_cpu.flags \
+    python benchmarks/input_pipeline.py --flagfile=configs/utkface_resnet18.flags \
         --data=UTKFace --split_lists=datasets/utkface/splits
 
 times training steps fed by the real pipeline against steps on one batch that

@@ -1,6 +1,6 @@
 """Neighbours and support vectors on a network's features, against its own heads.
 
-    python benchmarks/neighbours.py --model=runs/utkface_cpu --data=UTKFace \
+    python benchmarks/neighbours.py --model=runs/utkface_resnet18 --data=UTKFace \
         --split_lists=datasets/utkface/splits --json=results/neighbours.json
 
 takes the pooled features of a trained network as they are and answers age, gender and
