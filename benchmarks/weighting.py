@@ -29,7 +29,7 @@ _SPLIT_LISTS = flags.DEFINE_string("split_lists", "", "As in train.py.")
 _CACHE = flags.DEFINE_string("cache", "memory", "As in train.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each kind.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 5, "Of each run.", lower_bound=2)
+_EPOCHS = flags.DEFINE_integer("epochs", 4, "Of each run.", lower_bound=2)
 _JSON = flags.DEFINE_string("json", None, "File for the raw numbers.")
 
 _ROOT = Path(__file__).resolve().parents[1]
