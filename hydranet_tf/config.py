@@ -14,7 +14,7 @@ from absl import flags
 
 from hydranet_tf.augmentation import STRENGTHS
 from hydranet_tf.backbones import BACKBONES
-from hydranet_tf.tasks import HEADS, VALUE
+from hydranet_tf.tasks import HEADS, TASKS, VALUE
 
 LEARNED = "learned"
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -49,7 +49,7 @@ class TrainingConfig:
     data: str = _setting(
         "utkface",
         "A prepared TFDS data set by name, a folder of UTKFace-named files, "
-        "or a CSV file path,age,gender,race[,split].",
+        f"or a CSV file path,{','.join(task.name for task in TASKS)}[,split].",
     )
     data_dir: str = _setting(
         "", "Where prepared TFDS data sets lie; empty for TFDS' own default."
@@ -84,8 +84,8 @@ class TrainingConfig:
     dropout: float = _setting(0.0, "Share of features each head drops.")
     loss_weights: str = _setting(
         LEARNED,
-        "'learned', or fixed weights of the age, gender and race losses, for "
-        "example 0.1,1,1.",
+        "'learned', or fixed weights of the losses in the order "
+        f"{', '.join(task.name for task in TASKS)}, for example 0.1,1,1.",
     )
     loss_weights_rate: float = _setting(
         10.0,
@@ -204,10 +204,12 @@ class TrainingConfig:
             weights = tuple(float(w) for w in self.loss_weights.split(","))
         except ValueError:
             weights = ()
-        if len(weights) != 3 or not all(0 <= w < 1e6 for w in weights):
+        if len(weights) != len(TASKS) or not all(0 <= w < 1e6 for w in weights):
             raise ConfigError(
-                "--loss_weights must be 'learned' or three numbers, 0 or more, "
-                f"such as 0.1,1,1; got {self.loss_weights!r}"
+                f"--loss_weights must be 'learned' or {len(TASKS)} numbers, 0 or "
+                "more, separated by commas, one for each of "
+                f"{', '.join(task.name for task in TASKS)}; got "
+                f"{self.loss_weights!r}"
             )
         return weights
 

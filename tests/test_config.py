@@ -33,9 +33,9 @@ def test_defaults_are_the_published_settings():
         ({"dropout": 1.0}, "below 1"),
         ({"patience": -1}, "0 or more"),
         ({"epochs": 2, "warmup_epochs": 2.0}, "less than the 2 epochs"),
-        ({"loss_weights": "1,1"}, "three numbers"),
-        ({"loss_weights": "1,1,nan"}, "three numbers"),
-        ({"loss_weights": "equal"}, "three numbers"),
+        ({"loss_weights": "1,1"}, "3 numbers"),
+        ({"loss_weights": "1,1,nan"}, "3 numbers"),
+        ({"loss_weights": "equal"}, "3 numbers"),
     ],
 )
 def test_senseless_settings_are_refused(change, hint):

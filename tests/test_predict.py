@@ -223,9 +223,8 @@ def test_drawn_pictures_go_nowhere_over_the_originals(folder, tmp_path):
 
 def test_the_words_in_a_drawn_picture():
     face = Face(
-        (0, 0, 9, 9), 0.9, age=34.21, gender="female", race="asian",
-        probabilities={"gender": {"male": 0.07, "female": 0.93},
-                       "race": {"asian": 0.5}},
+        (0, 0, 9, 9), 0.9, {"age": 34.21, "gender": "female", "race": "asian"},
+        {"gender": {"male": 0.07, "female": 0.93}, "race": {"asian": 0.5}},
     )  # fmt: skip
     assert annotation.lines(face) == ["34.2 years", "female 93 %", "asian 50 %"]
     assert annotation.lines(Face(None, None)) == []
@@ -235,7 +234,7 @@ def test_the_words_in_a_drawn_picture():
 @pytest.mark.parametrize("box", [None, (-5, -5, 400, 400), (2, 2, 6, 6)])
 def test_drawing_into_any_picture(tmp_path, size, box):
     image = np.full((*size, 3), 250, np.uint8)
-    face = Face(box, None, age=1.0)
+    face = Face(box, None, {"age": 1.0})
     annotation.write(image, [face], tmp_path / "in" / "a.PNG")
     assert np.asarray(Image.open(tmp_path / "in" / "a.PNG")).shape == image.shape
 

@@ -37,7 +37,8 @@ class DrawnFacesTest(tfds.testing.DatasetBuilderTestCase):
 def drawing(age: int, gender: int, race: int, size: int = 96) -> np.ndarray:
     """The same drawing but for its labels."""
     random = np.random.default_rng(3)
-    return np.asarray(face_drawing._draw(random, age, gender, race, size), np.int32)
+    image, _ = face_drawing._draw(random, age, gender, race, size)
+    return np.asarray(image, np.int32)
 
 
 def changed(one: np.ndarray, other: np.ndarray) -> int:
@@ -53,6 +54,20 @@ def test_the_same_numbers_draw_the_same_bytes():
 def test_it_is_a_jpeg_of_the_size_asked_for():
     image = Image.open(io.BytesIO(face_drawing.draw_face(0, 0, size=40).jpeg))
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (40, 40))
+
+
+def test_eyes_are_where_it_says():
+    """The whites are the palest pixels near the middle of a face without colour."""
+    for number in range(5):
+        face = face_drawing.draw_face(0, number, size=192)
+        pixels = np.asarray(Image.open(io.BytesIO(face.jpeg)).convert("HSV"), int)
+        for x, y in face.eyes:
+            rows, columns = np.mgrid[:192, :192]
+            near = np.hypot(columns - x, rows - y) < 16
+            # White and ink; the head around them is a colour.
+            eye = near & ((pixels[..., 1] < 40) | (pixels[..., 2] < 110))
+            found = columns[eye].mean(), rows[eye].mean()
+            assert np.hypot(found[0] - x, found[1] - y) < 2.5, (number, found, (x, y))
 
 
 def test_age_turns_the_dial_and_nothing_else():

@@ -45,12 +45,15 @@ class Face:
         age: whole years from 1 to 100.
         gender: class index, 0 or 1.
         race: class index, 0 to 4.
+        eyes: centres of the left and the right one, as the viewer sees them, in
+            pixels from the left and the top.
     """
 
     jpeg: bytes
     age: int
     gender: int
     race: int
+    eyes: tuple[tuple[float, float], tuple[float, float]]
 
 
 def draw_face(seed: int, number: int, size: int = 96) -> Face:
@@ -65,15 +68,15 @@ def draw_face(seed: int, number: int, size: int = 96) -> Face:
     age = int(random.integers(AGES[0], AGES[1] + 1))
     gender = int(random.integers(len(_OUTLINES)))
     race = int(random.integers(len(_PATTERNS)))
-    image = _draw(random, age, gender, race, size)
+    image, eyes = _draw(random, age, gender, race, size)
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=_JPEG_QUALITY)
-    return Face(encoded.getvalue(), age, gender, race)
+    return Face(encoded.getvalue(), age, gender, race, eyes)
 
 
 def _draw(
     random: np.random.Generator, age: int, gender: int, race: int, size: int
-) -> Image.Image:
+) -> tuple[Image.Image, tuple[tuple[float, float], tuple[float, float]]]:
     side = size * _OVERSAMPLING
     hue = random.uniform(*_HUES)
     other_hue = _HUES[0] + (hue - _HUES[0] + random.uniform(0.15, 0.4)) % (
@@ -100,7 +103,9 @@ def _draw(
         mask=ImageChops.multiply(pattern, head),
     )
     _draw_features(pen, centre, radius, random)
-    return _lit(canvas.resize((size, size), Image.Resampling.BOX), random)
+    image = _lit(canvas.resize((size, size), Image.Resampling.BOX), random)
+    left, right = (_eye(centre, radius, end) / _OVERSAMPLING for end in (-1, 1))
+    return image, (tuple(left.tolist()), tuple(right.tolist()))
 
 
 def _colour(hue: float, saturation: float, value: float) -> Colour:
@@ -205,11 +210,16 @@ def _grid(reach: int):
     )
 
 
+def _eye(centre, radius: float, side: int) -> np.ndarray:
+    """Centre of the left (-1) or the right (1) eye."""
+    return centre + radius * np.array([0.36 * side, -0.18])
+
+
 def _draw_features(pen, centre, radius: float, random: np.random.Generator) -> None:
     """Two eyes and a mouth: what makes it a face, the same for all labels."""
     gaze = random.uniform(-0.05, 0.05, size=2)
     for side in (-1, 1):
-        eye = centre + radius * np.array([0.36 * side, -0.18])
+        eye = _eye(centre, radius, side)
         _draw_disc(pen, eye, radius * 0.25, (255, 255, 255))
         _draw_disc(pen, eye + radius * gaze, radius * 0.13, _INK)
         _draw_disc(

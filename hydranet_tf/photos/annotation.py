@@ -41,7 +41,7 @@ def lines(face: Face) -> list[str]:
     if face.age_low is not None:
         text[0] += f" ({face.age_low:.0f}-{face.age_high:.0f})"
     for name, shares in face.probabilities.items():
-        best = getattr(face, name)
+        best = face.answers[name]
         text.append(f"{best} {100 * shares[best]:.0f} %")
     return text
 

@@ -299,14 +299,9 @@ def _values(face: Face) -> dict[str, Any]:
     def rounded(value: float | None, digits: int) -> float | None:
         return None if value is None else round(value, digits)
 
-    values: dict[str, Any] = {
-        "detection_score": rounded(face.detection_score, 4),
-        "age": rounded(face.age, 2),
-        "age_low": rounded(face.age_low, 2),
-        "age_high": rounded(face.age_high, 2),
-        "gender": face.gender,
-        "race": face.race,
-    }
+    values: dict[str, Any] = {"detection_score": rounded(face.detection_score, 4)}
+    for name, answer in face.answers.items():
+        values[name] = answer if isinstance(answer, str) else rounded(answer, 2)
     if face.box:
         places = ("left", "top", "right", "bottom")
         values |= dict(zip(places, face.box, strict=True))

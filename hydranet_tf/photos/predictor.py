@@ -39,21 +39,43 @@ class Face:
         box: left, top, right, bottom in pixels of the upright picture; None
             where the picture was taken as a face and nothing was searched.
         detection_score: None also where the detector gives none.
-        age: years.
-        age_low, age_high: ends of an interval that holds 80 % of the age's
-            probability; None where the head gives a value alone.
-        gender, race: the class of the largest probability, by name.
+        answers: by the names of `task.outputs`: of a regression its values in the
+            task's unit, of a classification the name of the likeliest class.
         probabilities: by task and class name.
     """
 
     box: tuple[int, int, int, int] | None
     detection_score: float | None
-    age: float | None = None
-    age_low: float | None = None
-    age_high: float | None = None
-    gender: str | None = None
-    race: str | None = None
+    answers: dict[str, float | str] = dataclasses.field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def age(self) -> float | None:
+        """Years; None where the model does not say."""
+        return self.answers.get("age")
+
+    @property
+    def age_low(self) -> float | None:
+        """With `age_high`, an interval that holds 80 % of the age's probability.
+
+        None where the head gives a value alone.
+        """
+        return self.answers.get("age_low")
+
+    @property
+    def age_high(self) -> float | None:
+        """See `age_low`."""
+        return self.answers.get("age_high")
+
+    @property
+    def gender(self) -> str | None:
+        """The likelier class; None where the model does not say."""
+        return self.answers.get("gender")
+
+    @property
+    def race(self) -> str | None:
+        """The likeliest class; None where the model does not say."""
+        return self.answers.get("race")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +110,7 @@ class Predictor:
 
         Raises:
             runtimes.LoadError: if the path holds no whole model.
-            ValueError: if the model answers something else than `Face` holds.
+            ValueError: if the model answers something that is not in `TASKS`.
         """
         if not isinstance(model, runtimes.Runtime):
             model = runtimes.load(model)
@@ -233,7 +255,7 @@ def _face(
                 zip(task.classes, answer.tolist(), strict=True)
             )
     if found is None:
-        return Face(None, None, **values, probabilities=probabilities)
+        return Face(None, None, values, probabilities)
     score = None if found.score is None else float(found.score)
     box = tuple(round(float(end)) for end in found.box)
-    return Face(box, score, **values, probabilities=probabilities)
+    return Face(box, score, values, probabilities)
