@@ -23,5 +23,5 @@ with open(folder / "faces.csv", "w", newline="") as file:
             for x, y in face.eyes:
                 ImageDraw.Draw(picture).circle((x, y), 0.45 * apart, None, "black", 2)
         picture.save(folder / f"{number}.png")
-        glasses = ("bare eyes", "glasses")[number % 2]
+        glasses = ("bare", "glasses")[number % 2]
         table.writerow([f"{number}.png", face.age, face.gender, face.race, glasses])
