@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import numpy as np
 import pytest
 from PIL import Image
 from sample_pictures import astronaut
 
 from hydranet_tf.data import preprocessing
+from hydranet_tf.exports import saved_model
 from hydranet_tf.photos import crops, detection
 from hydranet_tf.photos.detection import LANDMARKS, Detection
+from hydranet_tf.tasks import TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -153,3 +157,54 @@ def test_the_benchmark_finds_the_contract_in_chips_that_were_cut_by_it(tmp_path)
     assert found["with_one_face"] == 3
     measured = np.array([found["contract"]["points"][name] for name in LANDMARKS])
     np.testing.assert_allclose(measured, points(), atol=0.05)
+
+
+PAGE = "docs/crop.md"
+
+
+def test_another_program_cuts_as_the_page_says(tmp_path, monkeypatch):
+    """Four unknowns by the normal equations there, complex numbers here."""
+    monkeypatch.chdir(tmp_path)
+    description = saved_model.describe(TASKS, 48)
+    (tmp_path / "hydranet.json").write_text(json.dumps(description))
+    names = {}
+    exec(documents.code_blocks(PAGE, "python")[1], names)
+    for degrees, scale in ((0, 1), (20, 0.4), (-15, 1)):
+        picture = astronaut().rotate(degrees, Image.BICUBIC)
+        picture = picture.resize([round(scale * side) for side in picture.size])
+        image = np.asarray(picture)
+        (face,) = detection.find_faces(image)
+        expected = crops.cut(image, crops.locate(face), 48)
+        found = names["cut"](image, face.landmarks)
+        # The fixed point of Pillow's filter may round the other way.
+        assert np.abs(found.astype(int) - expected).max() <= 1
+        assert expected.std() > 20
+
+
+def test_the_page_quotes_what_was_measured():
+    """Its tables and its figures against the files of results/."""
+    text = documents.text(PAGE)
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    found = {row[0]: [float(v) for v in row[1:]] for row in cells if "eye" in row[0]}
+    assert list(found.values()) == [list(p) for p in points()[:2]]
+    report = json.loads((REPOSITORY / "results/utkface_cpu/report.json").read_text())
+    curves = report["margin_sensitivity"]
+    for i, factor in enumerate(curves["factors"]):
+        values = [curves["tasks"][t.name]["values"][i]["value"] for t in TASKS]
+        age, *shares = values
+        row = [f"{factor:g}", f"{age:.2f}", *(f"{100 * s:.1f} %" for s in shares)]
+        assert row in cells
+    measured = json.loads((REPOSITORY / "results/crop_contract.json").read_text())
+    quoted = text[text.index("Found by the detector") :].replace("\n", " ")
+    for name in ("as they are", "found and cut anew"):
+        age, *shares = measured["with_model"][name].values()
+        shares = " % and ".join(f"{100 * share:.1f}" for share in shares)
+        assert f"{age:.2f} years, {shares} %" in quoted
+    for name in ("all five", "eyes", "box"):
+        way = measured["ways_back"][name]
+        scale, shift = way["scale_error_percent"], way["shift_error_percent"]
+        assert re.search(rf"{scale:.1f} %[a-z ]* and {shift:.1f} %", quoted), name

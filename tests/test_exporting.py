@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import keras
 import numpy as np
 import pytest
+from sample_pictures import astronaut
 from small_network import (
     SIZE,
     assert_same_answers,
@@ -27,6 +29,7 @@ from hydranet_tf.exports import exporting, litert, parity, runtimes, saved_model
 from hydranet_tf.exports.exporting import Request
 from hydranet_tf.model import HydraNet, answer_model
 from hydranet_tf.photos import crops
+from hydranet_tf.photos.predictor import Predictor
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 REPOSITORY = Path(exporting.__file__).parents[2]
@@ -68,6 +71,33 @@ def contents(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def test_the_code_that_the_pages_show(run, model, tmp_path, monkeypatch, capsys):
+    """Blocks that ask an export, as they stand, beside the Keras network."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "faces").symlink_to(run / "output")
+    face = random_images(1, seed=5)[0]
+    (tmp_path / "face.png").write_bytes(encode(face))
+    expected = runtimes.from_model(model).answers(face[np.newaxis])
+    by_litert, by_package = documents.code_blocks("docs/exports.md", "python")
+    names = {}
+    exec(by_litert, names)
+    assert_same_answers(names["answers"], expected)
+    names = {}
+    exec(by_package, names)
+    assert_same_answers(names["answers"], expected)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("race [")
+    names = {}
+    exec(documents.code_blocks("docs/crop.md", "python")[0], names)
+    (found,) = names["predictor"](np.asarray(astronaut()))
+    (usual,) = Predictor(tmp_path / "exports/faces/hydranet.tflite")(
+        np.asarray(astronaut())
+    )
+    # The points that the page writes down are those of this face.
+    assert found.box == usual.box
+    assert found.age == pytest.approx(usual.age, abs=2)
 
 
 def test_what_an_export_writes(run):
