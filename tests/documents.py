@@ -56,3 +56,8 @@ def commands(page: str) -> list[str]:
             found.append(line.strip())
         before = line
     return found
+
+
+def inline_commands(page: str) -> list[str]:
+    """What is typed with `python` in the middle of a sentence or a table."""
+    return re.findall(r"`(?:/usr/bin/time -v )?(python [^`]+)`", text(page))

@@ -1,9 +1,8 @@
-"""The scripts as users run them, and the commands that the README tells."""
+"""The scripts as users run them."""
 
 import glob
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from absl import flags
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -94,45 +92,6 @@ def test_mistakes_get_a_sentence_and_no_traceback(script, arguments, hint, tmp_p
     # absl prints usage to standard output.
     assert hint in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
-
-
-def readme_commands():
-    """Every indented `python ...` of the README, its lines joined."""
-    text = README.replace("\\\n", " ")
-    return re.findall(r"^    (python .+)$", text, re.MULTILINE)
-
-
-def test_readme_has_commands_for_every_script():
-    scripts = {shlex.split(command)[1] for command in readme_commands()}
-    assert {"train.py", "evaluate.py", "export.py"} <= scripts
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_readme_commands_name_flags_and_files_that_exist(command):
-    _, script, *arguments = shlex.split(command)
-    assert (ROOT / script).is_file()
-    # The script's own flags, read in a process of their own.
-    code = (
-        "import runpy, sys; from absl import flags; "
-        f"runpy.run_path({script!r}, run_name='readme'); "
-        "flags.FLAGS(sys.argv, known_only=False)"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=True, cwd=ROOT,
-        capture_output=True,
-    )  # fmt: skip
-    for argument in arguments:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if name in ("flagfile", "split_lists"):
-            assert (ROOT / value).exists(), argument
-
-
-def test_readme_paths_exist():
-    links = re.findall(r"\]\(([^()#\s]+)\)", README)
-    local = [link for link in links if "://" not in link]
-    assert len(local) >= 4
-    for link in local:
-        assert (ROOT / link).exists(), link
 
 
 def test_flagfiles_hold_settings_that_exist():

@@ -40,7 +40,9 @@ def copy(tmp_path_factory, blocks):
         {"TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)\n": blocks["task"]},
     )
     first = "BACKBONES: Mapping[str, Backbone] = {\n"
-    imports = "from hydranet_tf.backbones import applications, efficientnet_lite, resnet\n"
+    imports = (
+        "from hydranet_tf.backbones import applications, efficientnet_lite, resnet\n"
+    )
     insert(
         root / "hydranet_tf/backbones/__init__.py",
         {
@@ -100,10 +102,10 @@ def test_it_is_answered_far_better_than_by_chance(copy):
 
 def test_the_exported_file_answers_as_the_report_says(copy):
     """By another way: every picture through predict.py, compared with the labels."""
-    labels = {row["path"]: row["glasses"] for row in rows(copy / "drawn_glasses/faces.csv")}
-    found = {
-        row["file"].rpartition("/")[2]: row for row in rows(copy / "glasses.csv")
+    labels = {
+        row["path"]: row["glasses"] for row in rows(copy / "drawn_glasses/faces.csv")
     }
+    found = {row["file"].rpartition("/")[2]: row for row in rows(copy / "glasses.csv")}
     assert found.keys() == labels.keys() and len(labels) == 800
     for row in found.values():
         shares = {name: float(row[f"p_{name}"]) for name in ("bare", "glasses")}

@@ -30,6 +30,7 @@ LOCKED_EXTRAS = ("dev", "jax", "ray", "serve")
 NEVER_IMPORTED = {
     "dill",
     "importlib-resources",
+    "ipykernel",
     "pytest-xdist",
     "ruff",
     "setuptools",

@@ -1,0 +1,214 @@
+"""Every page: its commands exist, its code compiles, its links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path, PurePosixPath
+
+import documents
+import pytest
+from sample_pictures import astronaut
+
+from hydranet_tf import config
+
+ROOT = documents.REPOSITORY
+PAGES = documents.pages()
+# Run as it stands, in a repository that has what it adds.
+EXTENDING = "docs/extending.md"
+
+# Indented and no command: the rest of one, a file's content, headers of HTTP.
+NO_COMMANDS = ("path,age,", "faces/", "TF_CONFIG=", '"task": ', "Cross-Origin-")
+# Programs that come from elsewhere; what of ours they are given is looked at.
+PROGRAMS = {"cp", "docker", "export", "printf", "ray", "source"}
+
+
+def all_commands() -> list[tuple[str, str]]:
+    """Page and command; comments and settings of the environment taken away."""
+    found = []
+    for page in PAGES:
+        for line in documents.commands(page) + documents.inline_commands(page):
+            if not line.startswith(NO_COMMANDS):
+                line = re.sub(r"^([A-Z_]+=\S+ )+", "", line)
+                found.append((page, re.sub(r"\s+# .*", "", line)))
+    return found
+
+
+COMMANDS = all_commands()
+
+
+def python_commands() -> list[tuple[str, str, list[str]]]:
+    """Page, script and arguments of each `python SCRIPT.py ...`."""
+    found = []
+    for page, command in COMMANDS:
+        words = shlex.split(command)
+        if words[0] == "python" and words[1].endswith(".py"):
+            found.append((page, words[1], words[2:]))
+    return found
+
+
+def place_of(page: str, script: str) -> Path:
+    """A page beside its scripts may name them without a folder."""
+    beside = ROOT / PurePosixPath(page).parent / script
+    return beside if beside.is_file() else ROOT / script
+
+
+def flag_names(script: Path) -> set[str]:
+    """Flags that a script defines, read from its source."""
+    source = script.read_text()
+    names = {"flagfile", "help"}
+    if "config.define_flags()" in source:
+        names |= set(config.TrainingConfig.__dataclass_fields__)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and node.args:
+            called = ast.unparse(node.func)
+            first = node.args[0]
+            if called.startswith("flags.DEFINE_") and isinstance(first, ast.Constant):
+                names.add(first.value)
+            if called.endswith(".add_argument") and isinstance(first, ast.Constant):
+                names.add(first.value.removeprefix("--"))
+    return names
+
+
+def test_the_pages_are_found():
+    assert {"README.md", "docs/data.md", "docs/exports.md", "docs/crop.md"} < set(PAGES)
+    assert "results/utkface_cpu/report.md" not in PAGES
+    scripts = {script for _, script, _ in python_commands()}
+    assert {"train.py", "evaluate.py", "export.py", "predict.py"} < scripts
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_command_is_one(page, command):
+    """The shell can read it, and what it calls is there."""
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    program, *words = shlex.split(command)
+    if program == "make":
+        assert re.search(rf"^{words[0]}:", documents.text("Makefile"), re.M)
+    elif program == "npm":
+        package = json.loads(documents.text("web/package.json"))
+        assert words[0] == "run" and words[1] in package["scripts"]
+    elif program == "pip":
+        extras = configparser.ConfigParser(interpolation=None)
+        extras.read(ROOT / "setup.cfg")
+        assert words[0] == "install"
+        (asked,) = re.findall(r"\[([\w,]+)\]", words[1])
+        assert set(asked.split(",")) <= set(extras["options.extras_require"])
+    elif program == "python" and words[0] == "-m":
+        importlib.import_module(words[1])
+    elif program == "python":
+        script = place_of(page, words[0])
+        assert script.is_file()
+        named = {w[2:].partition("=")[0] for w in words if w.startswith("--")}
+        named = {name.removeprefix("no") if name[:2] == "no" and name not in
+                 flag_names(script) else name for name in named}  # fmt: skip
+        assert named <= flag_names(script)
+    else:
+        assert program in PROGRAMS
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in ("--flagfile", "--split_lists") or word.endswith((".yml", ".yaml")):
+            assert (ROOT / (value or word)).exists(), word
+
+
+# In a process of its own, as scripts define flags of the same name. Each command gets
+# a copy of them: what one sets, another shall not find set.
+PARSE = """
+import copy, json, runpy, sys
+from absl import flags
+script, commands = sys.argv[1], json.loads(sys.argv[2])
+runpy.run_path(script, run_name="documents")
+for arguments in commands:
+    values = copy.deepcopy(flags.FLAGS)
+    values([script, *arguments], known_only=False)
+"""
+
+
+@pytest.mark.parametrize(
+    "script", ["train.py", "evaluate.py", "export.py", "predict.py"]
+)
+def test_the_scripts_take_the_values_of_their_flags(script):
+    """Required flags are there, choices known, numbers numbers."""
+    commands = [
+        arguments
+        for page, named, arguments in python_commands()
+        if named == script and page != EXTENDING
+        # One is about the flag --help, the other says "as above".
+        if "--help" not in arguments and "..." not in arguments
+    ]
+    assert commands
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, script, json.dumps(commands)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def python_blocks():
+    return [
+        pytest.param(page, block, id=f"{page}-{i}")
+        for page in PAGES
+        for i, block in enumerate(documents.code_blocks(page, "python"))
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), python_blocks())
+def test_code_compiles_and_its_imports_of_ours_exist(page, block):
+    block = textwrap.dedent(block)
+    # One block is a row of a dict.
+    tree = ast.parse(f"{{{block}}}" if re.match(r'"\w+": ', block) else block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("hydranet_tf"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_the_code_of_the_data_page(tmp_path, monkeypatch, capsys):
+    (table,) = documents.code_blocks("docs/data.md", "csv")
+    (block,) = documents.code_blocks("docs/data.md", "python")
+    (tmp_path / "faces.csv").write_text(table)
+    (tmp_path / "faces").mkdir()
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        astronaut().resize((120, 100)).save(tmp_path / "faces" / name)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block, names)
+    assert names["examples"].labels["age"].tolist() == [34, -1]
+    assert names["images"].shape == (2, 96, 96, 3)
+    assert sorted(names["labels"]["gender"].numpy()) == [0, 1]
+    assert capsys.readouterr().out.startswith("2 [34. -1.] ()\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    known = set(documents.tracked())
+    folders = {str(parent) for name in known for parent in PurePosixPath(name).parents}
+    links = re.findall(r"\]\(([^()\s]+)\)", documents.without_code_blocks(page))
+    for link in links:
+        if re.match(r"https?://|mailto:", link):
+            continue
+        target, _, heading = link.partition("#")
+        path = page
+        if target:
+            absolute = (ROOT / page).parent.joinpath(target).resolve()
+            path = absolute.relative_to(ROOT).as_posix()
+            # What git does not know is on this machine alone.
+            assert path in known or path in folders, link
+        if heading:
+            assert heading in headings(path), link
+
+
+def headings(page: str) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    found = re.findall(r"^#+ (.+)$", documents.without_code_blocks(page), re.M)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found
+    }
