@@ -54,3 +54,12 @@ def test_class_order_is_that_of_utkface():
 
 def test_tasks_survive_json():
     assert tasks.from_json(tasks.to_json(tasks.TASKS)) == tasks.TASKS
+
+
+def test_tasks_can_be_told_apart():
+    """Columns of predict.py and names in logs are made of these words alone."""
+    classes = [name for task in tasks.TASKS for name in task.classes]
+    outputs = [name for task in tasks.TASKS for name in task.outputs]
+    weights = [task.weight_name for task in tasks.TASKS]
+    for names in (classes, outputs, weights):
+        assert len(names) == len(set(names)) > 0
