@@ -191,14 +191,15 @@ def test_the_page_quotes_what_was_measured():
     ]
     found = {row[0]: [float(v) for v in row[1:]] for row in cells if "eye" in row[0]}
     assert list(found.values()) == [list(p) for p in points()[:2]]
-    report = json.loads((REPOSITORY / "results/utkface_resnet18/report.json").read_text())
+    results = REPOSITORY / "results"
+    report = json.loads((results / "utkface_resnet18/report.json").read_text())
     curves = report["margin_sensitivity"]
     for i, factor in enumerate(curves["factors"]):
         values = [curves["tasks"][t.name]["values"][i]["value"] for t in TASKS]
         age, *shares = values
         row = [f"{factor:g}", f"{age:.2f}", *(f"{100 * s:.1f} %" for s in shares)]
         assert row in cells
-    measured = json.loads((REPOSITORY / "results/crop_contract.json").read_text())
+    measured = json.loads((results / "crop_contract.json").read_text())
     quoted = text[text.index("Found by the detector") :].replace("\n", " ")
     for name in ("as they are", "found and cut anew"):
         age, *shares = measured["with_model"][name].values()
