@@ -10,7 +10,7 @@ PICTURES = {
     "confusion_gender.png", "confusion_race.png", "age_scatter.png",
     "error_by_group.png", "age_error_by_decade.png", "reliability.png",
 }  # fmt: skip
-FILES = PICTURES | {"report.json", "report.md", "predictions.csv"}
+FILES = PICTURES | {"report.json", "report.md", "report.html", "predictions.csv"}
 
 
 def read_json(path):

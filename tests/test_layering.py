@@ -58,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("devices.replicas", "devices.cluster", "devices.multi_worker"),
     ("devices.strategies", "runs.gradients", "runs.averaging"),
     # Before the model, because HydraNet.compute_loss calls them.
-    ("distributions", "temperatures"),
+    ("distributions", "temperatures", "worst_answers"),
     ("losses",),
     ("metrics", "presets"),
     ("model",),
@@ -78,14 +78,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reports.scores",),
     ("reports.breakdown",),
     ("reports.findings", "reports.report", "reports.report_pictures"),
-    ("reports.report_text",),
+    ("reports.report_text", "reports.report_html", "reports.worst_examples"),
     # The card quotes the report.
     ("exports.export_table", "exports.model_card"),
     ("exports.exporting",),
     ("reports.parts",),
     # How much the crop matters.
     ("reports.margins",),
-    ("reports.margin_picture",),
+    ("reports.margin_picture", "reports.origins", "reports.projector_files"),
     ("reports.evaluation",),
     # Photographs: faces in, answers out; rows on disk; pictures with boxes.
     ("photos.predictor", "photos.face_rows"),

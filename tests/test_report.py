@@ -13,7 +13,7 @@ import pytest
 from report_files import FILES, PICTURES, names_in, read_json
 from sklearn import metrics
 
-from hydranet_tf.reports import evaluation, findings, report, report_text
+from hydranet_tf.reports import evaluation, findings, origins, report, report_text
 from hydranet_tf.tasks import AGE, BINARY, GENDER, MISSING, RACE, TASKS, Task
 
 ABOUT = {
@@ -356,13 +356,13 @@ METRICS = [
 def test_loss_weights_of_the_checkpoint_s_epoch(tmp_path, epoch, alpha, found_epoch):
     lines = [json.dumps(row) for row in METRICS] + ['{"epoch": 4, "alpha": 0.4, "be']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    found = evaluation.loss_weights(tmp_path, TASKS, epoch)
+    found = origins.loss_weights(tmp_path, TASKS, epoch)
     assert found["epoch"] == found_epoch
     assert found["values"]["alpha"] == alpha
     assert set(found["values"]) == {"alpha", "beta", "gamma"}
 
 
 def test_loss_weights_that_nobody_wrote(tmp_path):
-    assert evaluation.loss_weights(tmp_path, TASKS, 1) is None
+    assert origins.loss_weights(tmp_path, TASKS, 1) is None
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n')
-    assert evaluation.loss_weights(tmp_path, TASKS, 1) is None
+    assert origins.loss_weights(tmp_path, TASKS, 1) is None

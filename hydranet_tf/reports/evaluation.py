@@ -6,13 +6,9 @@ two halves for answers that are already in memory.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
-import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import hydranet_tf
 from hydranet_tf import temperatures
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.exports import runtimes
@@ -28,11 +23,15 @@ from hydranet_tf.reports import (
     breakdown,
     margin_picture,
     margins,
+    origins,
     parts,
+    projector_files,
     report,
+    report_html,
     report_pictures,
     report_text,
     scores,
+    worst_examples,
 )
 from hydranet_tf.reports.findings import (
     EvaluationError,
@@ -45,9 +44,6 @@ from hydranet_tf.runs import checkpoints
 from hydranet_tf.tasks import TASKS, Task
 
 SCHEMA_VERSION = 1
-
-WORKDIR, SAVED_MODEL, LITERT = "workdir", "saved_model", "litert"
-PRESET = "preset"
 
 # What a wrong path, wrong data or a wrong model raises; each says what to do.
 ERRORS = (
@@ -78,6 +74,8 @@ def evaluate_model(
     max_bad_images: int = 10,
     seed: int = 0,
     calibrate: bool = False,
+    show_faces: bool = False,
+    projector: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on a split and writes the report.
 
@@ -91,6 +89,10 @@ def evaluate_model(
         calibrate: first fits a temperature for each head on these examples and
             keeps them in the workdir, for this checkpoint; everything that is
             loaded or exported from it has them from then on.
+        show_faces: report.html shows the worst examples' pictures, not only their
+            names, and the projector each point's; for those who may show them.
+        projector: folder for TensorBoard's embedding projector, see
+            `projector_files`; None makes none.
 
     Returns:
         The content of `report.json`.
@@ -104,6 +106,10 @@ def evaluate_model(
         EvaluationError: if the model's answers do not fit the labels.
     """
     output = report.prepare(output)
+    features = None
+    if projector:
+        projector = report.prepare(projector, "--projector")
+        features = projector_files.features_of(Path(model_path).expanduser())
     loaded = runtimes.load(model_path)
     _check_tasks(loaded.tasks)
     opened = sources.open_source(
@@ -126,7 +132,7 @@ def evaluate_model(
         "model": {
             "path": str(model_path),
             "image_size": loaded.image_size,
-            **_about_model(Path(model_path).expanduser(), loaded.tasks),
+            **origins.about_model(Path(model_path).expanduser(), loaded.tasks),
         },
         "data": {
             "source": str(data),
@@ -137,7 +143,13 @@ def evaluate_model(
             "bad_images": [dataclasses.asdict(s) for s in faces.bad],
         },
     }
+    if features is not None:
+        projector_files.write(features, findings, faces, projector, show_faces, seed)
     masks = parts.find(findings.ids, findings.labels, split_lists)
+    shown = {}
+    if show_faces:
+        worst = worst_examples.measure(findings)
+        shown = worst_examples.thumbnails(faces.examples, worst)
     return write(
         findings,
         about,
@@ -145,6 +157,7 @@ def evaluate_model(
         seed,
         margin=margins.measure(loaded, faces.examples, seed),
         masks=masks,
+        thumbnails=shown,
     )
 
 
@@ -201,8 +214,9 @@ def write(
     seed: int = 0,
     margin: Mapping[str, Any] | None = None,
     masks: Mapping[str, np.ndarray] | None = None,
+    thumbnails: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Writes report.json, report.md, predictions.csv and the pictures.
+    """Writes report.json, report.md, report.html, predictions.csv and the pictures.
 
     Args:
         findings: from `find`.
@@ -211,6 +225,7 @@ def write(
         seed: that `find` was given.
         margin: from `margins.measure`; None where only answers are known.
         masks: from `parts.find`.
+        thumbnails: from `worst_examples.thumbnails`, for report.html alone.
 
     Returns:
         The content of `report.json`.
@@ -241,15 +256,27 @@ def write(
             "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
             "groups": groups_json(findings.groups),
             "parts": parts.measure(findings, masks or {}, seed),
+            "worst_examples": worst_examples.measure(findings),
             "margin_sensitivity": margin,
             "pictures": pictures,
-            "versions": versions(),
-            "files": sorted(names | {report.REPORT_JSON, report.REPORT_MD}),
+            "versions": origins.versions(),
+            "files": sorted(
+                names | {report.REPORT_JSON, report.REPORT_MD, report.REPORT_HTML}
+            ),
         }
         report.write_json(content, folder)
         text = report_text.markdown(content)
         (folder / report.REPORT_MD).write_text(text, encoding="utf-8")
+        text = _page(content, folder, thumbnails or {})
+        (folder / report.REPORT_HTML).write_text(text, encoding="utf-8")
     return content
+
+
+def _page(content, folder: Path, thumbnails: Mapping[str, bytes]) -> str:
+    faces = {example: f"face-{i}.jpg" for i, example in enumerate(thumbnails)}
+    embedded = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    embedded |= {faces[example]: data for example, data in thumbnails.items()}
+    return report_html.page(report_text.markdown(content, faces), embedded)
 
 
 def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
@@ -290,64 +317,6 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
         if drawn:
             pictures[key] = name
     return pictures
-
-
-def _about_model(path: Path, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Which of the four kinds the path is, and what a workdir tells besides."""
-    about = {"kind": SAVED_MODEL, "checkpoint": None, "epoch": None}
-    weights, fitted = None, None
-    if path.is_file():
-        about["kind"] = LITERT
-    elif (path / "metadata.json").is_file():
-        about["kind"] = PRESET
-    elif (path / "config.json").is_file():
-        # The one that runtimes.load takes.
-        folder, progress = checkpoints.newest(path, checkpoints.BEST)
-        about = {"kind": WORKDIR, "checkpoint": folder.name, "epoch": progress.epoch}
-        fitted = checkpoints.temperatures_of(path, folder.name)
-        weights = loss_weights(path, tasks, progress.epoch)
-    return {**about, "loss_weights": weights, "temperatures": fitted}
-
-
-def loss_weights(
-    workdir: Path, tasks: Sequence[Task], epoch: int
-) -> dict[str, Any] | None:
-    """The loss weights (alpha, beta, gamma) that a run had after an epoch.
-
-    Returns:
-        `{"epoch": ..., "values": {...}}` from the epoch's line of
-        metrics.jsonl, or from the last line where it has none, or None where
-        the file has no such lines.
-    """
-    names = [task.weight_name for task in tasks]
-    found = None
-    with contextlib.suppress(OSError):
-        text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
-        for line in text.splitlines():
-            # The last line of a run that was killed may be cut off.
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if {"epoch", *names} <= row.keys():
-                    values = {name: row[name] for name in names}
-                    found = {"epoch": row["epoch"], "values": values}
-                    if row["epoch"] == epoch:
-                        break
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Versions of what took part in the numbers."""
-    found = {
-        "hydranet_tf": hydranet_tf.__version__,
-        "python": platform.python_version(),
-    }
-    for name in ("numpy", "keras", "tensorflow", "ai-edge-litert", "matplotlib"):
-        # TensorFlow comes as a package of another name on some machines.
-        for package in (name, f"{name}-cpu"):
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name] = importlib.metadata.version(package)
-                break
-    return found
 
 
 def _check_tasks(tasks: Sequence[Task]) -> None:

@@ -1,4 +1,4 @@
-"""The files of a report: JSON for programs, Markdown for people, CSV, pictures.
+"""The files of a report: JSON for programs, Markdown and HTML for people, CSV.
 
 A report replaces an earlier one in the same folder; other files there stay as
 they are.
@@ -21,6 +21,7 @@ from hydranet_tf.tasks import MISSING, Task
 
 REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
+REPORT_HTML = "report.html"
 PREDICTIONS = "predictions.csv"
 
 
@@ -28,8 +29,12 @@ class ReportError(OSError):
     """A folder in which no report can be written; the message says why."""
 
 
-def prepare(output: str | os.PathLike) -> Path:
+def prepare(output: str | os.PathLike, flag: str = "--output") -> Path:
     """Makes the folder and tries it, before hours are spent on its content.
+
+    Args:
+        output: the folder.
+        flag: that names it, for the error.
 
     Raises:
         ReportError: if nothing can be written there.
@@ -41,8 +46,8 @@ def prepare(output: str | os.PathLike) -> Path:
             return output
     except OSError as error:
         raise ReportError(
-            f"expected a folder to write a report into; {output} cannot be "
-            f"written: {error}. Name another with --output"
+            f"expected a folder to write into; {output} cannot be written: {error}. "
+            f"Name another with {flag}"
         ) from error
 
 

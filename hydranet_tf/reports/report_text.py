@@ -6,6 +6,7 @@ disagree.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         + " |"
         for row in cells
     )
+
+
+def code(text: str) -> str:
+    """A name from outside as a code span, whatever it is made of."""
+    text = " ".join(text.split())
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"
+
+
+def plain(text: str) -> str:
+    """Words from outside, so that nothing in them is read as Markdown or HTML."""
+    return re.sub(r"([\\`*\[\]<>&])", r"\\\1", " ".join(text.split()))
 
 
 def show(name: str, score: Mapping[str, Any], unit: str, interval: bool = False) -> str:
@@ -74,10 +88,16 @@ def headline(report: Mapping[str, Any]) -> str:
     return table(("score", "value", level, "labels"), rows)
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The report for a person, from the content of report.json."""
+def markdown(report: Mapping[str, Any], faces: Mapping[str, str] | None = None) -> str:
+    """The report for a person, from the content of report.json.
+
+    Args:
+        report: that content.
+        faces: names of pictures by the id of the example that they show; given,
+            the worst examples are shown, otherwise only named.
+    """
     parts = [
-        f"# How well the model agrees with the labels of {report['data']['source']}",
+        f"# {title(report)}",
         ABOUT_LABELS,
         _about(report),
         "## All examples",
@@ -89,6 +109,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_parts(report),
         *_groups(report),
         *(part for item in report["tasks"].items() for part in _task(report, *item)),
+        *_worst_examples(report, faces or {}),
         *_calibration(report),
         *_margins(report),
         *_left_out(report),
@@ -96,14 +117,20 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def title(report: Mapping[str, Any]) -> str:
+    """What the report is about, as Markdown."""
+    source = plain(report["data"]["source"])
+    return f"How well the model agrees with the labels of {source}"
+
+
 def _about(report) -> str:
     model, data = report["model"], report["data"]
     at = f", checkpoint {model['checkpoint']}, epoch {model['epoch']}"
     lines = [
-        f"- Model: `{model['path']}` ({model['kind']}"
+        f"- Model: {code(model['path'])} ({model['kind']}"
         f"{at if model['checkpoint'] else ''}), images of "
         f"{model['image_size']} x {model['image_size']} pixels",
-        f"- Data: `{data['source']}`, split {data['split']}, "
+        f"- Data: {code(data['source'])}, split {data['split']}, "
         f"{data['examples']:,} examples, digest `{data['digest'][:16]}`",
         f"- Left out: {len(data['skipped']):,} by the source, "
         f"{len(data['bad_images']):,} whose images cannot be read",
@@ -238,6 +265,45 @@ def _task(report, task: str, found) -> list[str]:
     return parts
 
 
+def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:
+    found = {task: rows for task, rows in report["worst_examples"].items() if rows}
+    if not found:
+        return []
+    parts = [
+        "## Worst examples",
+        "The answers furthest from their labels. Each may be an error of the model, a "
+        "slip of an annotator or a poor picture: look before you judge.",
+    ]
+    for task, rows in found.items():
+        is_number = "error" in rows[0]
+        header = ["example", "label", "answer"]
+        if is_number:
+            header += [f"off by ({report['tasks'][task]['unit']})"]
+            header += ["80 % interval"] if "low" in rows[0] else []
+            intro = "largest errors"
+        else:
+            header += ["its probability", "of the label"]
+            intro = "wrong answers that gave the label the least probability"
+        body = []
+        for row in rows:
+            name = code(row["id"])
+            if row["id"] in faces:
+                seen = f"A face labelled {row['label']}, answered {row['answer']}"
+                name = f"{_picture(seen, faces[row['id']])} {name}"
+            numbers = (
+                [f"{row['error']:+.1f}"]
+                + ([f"{row['low']:.0f} to {row['high']:.0f}"] if "low" in row else [])
+                if is_number
+                else [
+                    f"{100 * row[key]:.1f} %"
+                    for key in ("probability", "label_probability")
+                ]
+            )
+            body.append((name, row["label"], row["answer"], *numbers))
+        parts += [f"{task.capitalize()}, {intro}:", table(header, body)]
+    return parts
+
+
 def _cell(value) -> str:
     if value is None:
         return NO_LABELS
@@ -299,7 +365,9 @@ def _left_out(report) -> list[str]:
     rows = [*report["data"]["skipped"], *report["data"]["bad_images"]]
     if not rows:
         return []
-    shown = [f"- `{row['id']}`: {row['reason']}" for row in rows[:_MAX_LISTED]]
+    shown = [
+        f"- {code(row['id'])}: {plain(row['reason'])}" for row in rows[:_MAX_LISTED]
+    ]
     parts = ["## Left out", "\n".join(shown)]
     if len(rows) > len(shown):
         parts.append(f"{len(rows) - len(shown):,} more are listed in {REPORT_JSON}.")
