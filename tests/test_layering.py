@@ -65,7 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # A workdir: written by training, read by all that follow.
     ("runs.checkpoints",),
     ("runs.workdir",),
-    ("runs.callbacks", "runs.curves"),
+    ("runs.callbacks", "runs.curves", "runs.worst_faces"),
     ("runs.training",),
     # Files made of a model; the one that answers from any of them, or from a
     # workdir; and the one that makes them and checks their answers.
@@ -76,7 +76,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("exports.artefacts",),
     # Scores of answers, by group, what they say, how that is written and drawn.
     ("reports.scores",),
-    ("reports.breakdown",),
+    ("reports.breakdown", "reports.markdown"),
     ("reports.findings", "reports.report", "reports.report_pictures"),
     ("reports.report_text", "reports.report_html", "reports.worst_examples"),
     # The card quotes the report.
@@ -110,6 +110,7 @@ MAY_IMPORT_TENSORFLOW = {
     "photos.predictor",
     # For tf.summary.
     "runs.curves",
+    "runs.worst_faces",
     # For tf.config.enable_op_determinism, on that backend alone.
     "runs.training",
     # For tf.distribute, on that backend alone.

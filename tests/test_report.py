@@ -13,7 +13,7 @@ import pytest
 from report_files import FILES, PICTURES, names_in, read_json
 from sklearn import metrics
 
-from hydranet_tf.reports import evaluation, findings, origins, report, report_text
+from hydranet_tf.reports import evaluation, findings, markdown, origins, report
 from hydranet_tf.tasks import AGE, BINARY, GENDER, MISSING, RACE, TASKS, Task
 
 ABOUT = {
@@ -173,7 +173,7 @@ def test_report_for_people(written):
 
 
 def test_table_keeps_bars_and_breaks_apart():
-    lines = report_text.table(("a", "b"), [("x|y", "1\n2")]).splitlines()
+    lines = markdown.table(("a", "b"), [("x|y", "1\n2")]).splitlines()
     assert lines == [r"| a    |   b |", r"| :--- | --: |", r"| x\|y | 1 2 |"]
 
 

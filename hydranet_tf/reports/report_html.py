@@ -40,7 +40,8 @@ body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink);
 h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: 1rem;
   border-top: 1px solid var(--line); }
-h1, h2, p, li { overflow-wrap: break-word; max-width: 46rem; }
+h1, h2, p, li { overflow-wrap: break-word; }
+h1, p, li { max-width: 46rem; }
 h1 + p { padding-left: .8rem; border-left: .25rem solid #d55e00; }
 ul { padding-left: 1.2rem; }
 code { font-size: .9em; overflow-wrap: anywhere; }
@@ -121,7 +122,8 @@ def _image(renderer, tokens, index, options, env) -> str:
 def _table_open(renderer, tokens, index, options, env) -> str:
     # Wider than a phone: it scrolls by itself, by keyboard too.
     label = html.escape(tokens[index].meta["label"])
-    return f'<div class="table" role="region" tabindex="0" aria-label="{label}">\n<table>\n'
+    box = f'<div class="table" role="region" tabindex="0" aria-label="{label}">'
+    return f"{box}\n<table>\n"
 
 
 def _table_close(renderer, tokens, index, options, env) -> str:

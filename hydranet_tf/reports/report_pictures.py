@@ -205,7 +205,7 @@ def decades(
     path: pathlib.Path,
 ) -> None:
     """Mean absolute error and bias of each decade of label."""
-    with new_figure(path, 8.6, 6.2) as figure:
+    with new_figure(path, max(8.6, 0.9 + 0.84 * len(rows)), 6.2) as figure:
         size, lean = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         places = np.arange(len(rows))
         for axes, key in ((size, "mae"), (lean, "bias")):
@@ -280,7 +280,8 @@ def groups(
     if not panels:
         return False
     heights = [0.31 * len(ranked) + 1.25 for *_, ranked in panels]
-    with new_figure(path, 8.6, sum(heights) + 0.4) as figure:
+    with new_figure(path, 8.6, sum(heights) + 0.4 + 0.2 * len(panels)) as figure:
+        figure.get_layout_engine().set(h_pad=0.15)
         all_axes = figure.subplots(
             len(panels), 1, height_ratios=heights, squeeze=False
         )[:, 0]

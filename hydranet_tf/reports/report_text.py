@@ -6,10 +6,10 @@ disagree.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from hydranet_tf.reports.markdown import code, picture, plain, table
 from hydranet_tf.reports.report import REPORT_JSON
 from hydranet_tf.reports.scores import MEANINGS, NO_LABELS
 
@@ -21,35 +21,10 @@ ABOUT_LABELS = (
 
 _MAX_LISTED = 20
 
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table whose first column is text and whose others are numbers."""
-    cells = [
-        [str(cell).replace("|", r"\|").replace("\n", " ") for cell in row]
-        for row in [header, *rows]
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    first, *others = widths
-    cells.insert(1, [":" + "-" * (first - 1), *("-" * (w - 1) + ":" for w in others)])
-    return "\n".join(
-        f"| {row[0]:<{first}} | "
-        + " | ".join(f"{c:>{w}}" for c, w in zip(row[1:], others, strict=True))
-        + " |"
-        for row in cells
-    )
-
-
-def code(text: str) -> str:
-    """A name from outside as a code span, whatever it is made of."""
-    text = " ".join(text.split())
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"
-
-
-def plain(text: str) -> str:
-    """Words from outside, so that nothing in them is read as Markdown or HTML."""
-    return re.sub(r"([\\`*\[\]<>&])", r"\\\1", " ".join(text.split()))
+_ABOUT_PARTS = {
+    "ages 21 to 60": "Ages 21 to 60 are what the CORAL protocol keeps of UTKFace.",
+    "without near-twins": "A near-twin is a near-identical image in the training part.",
+}
 
 
 def show(name: str, score: Mapping[str, Any], unit: str, interval: bool = False) -> str:
@@ -106,6 +81,7 @@ def markdown(report: Mapping[str, Any], faces: Mapping[str, str] | None = None) 
         f"{report['settings']['resamples']:,} times. Where all examples of a "
         "row are right, or all wrong, the interval has no width; that is the "
         "limit of the method, not certainty.",
+        _intervals(report),
         *_parts(report),
         *_groups(report),
         *(part for item in report["tasks"].items() for part in _task(report, *item)),
@@ -145,8 +121,24 @@ def _about(report) -> str:
         lines.append(f"- Loss weights after epoch {weights['epoch']}: {values}")
     if model.get("temperatures"):
         values = ", ".join(f"{k} {v:.3g}" for k, v in model["temperatures"].items())
-        lines.append(f"- Temperatures of the heads, fitted by --calibrate: {values}")
+        lines.append(
+            f"- Temperatures of the heads, fitted by --calibrate: {values} (above 1: "
+            "less sure than the network was). On the examples that they were fitted "
+            "on, calibration looks a little better than it is elsewhere"
+        )
     return "\n".join(lines)
+
+
+def _intervals(report) -> str:
+    found = [
+        task for task, part in report["tasks"].items() if "width" in part["scores"]
+    ]
+    if not found:
+        return ""
+    return (
+        f"The 80 % interval of {' and '.join(found)} is the model's own, for each "
+        "face: it shall hold 80 % of the labels, and be as narrow as it can."
+    )
 
 
 def worst_groups(report: Mapping[str, Any]) -> str:
@@ -182,9 +174,8 @@ def _parts(report) -> list[str]:
     ]
     return [
         "## Parts of these examples",
-        table(["part", "n", *(key.replace(".", " ") for key in keys)], rows),
-        "Ages 21 to 60 are what the CORAL protocol keeps of UTKFace. A near-twin is a "
-        "near-identical image in the training part.",
+        table(["part", "n", *map(_heading, keys)], rows),
+        " ".join(_ABOUT_PARTS.get(row["part"], "") for row in report["parts"]),
     ]
 
 
@@ -212,9 +203,9 @@ def _groups(report) -> list[str]:
         )
         parts.append("\n".join(suspects))
     if report["pictures"].get("groups"):
-        parts.append(_picture("Error by group", report["pictures"]["groups"]))
+        parts.append(picture("Error by group", report["pictures"]["groups"]))
     keys = list(groups["rows"][0]["scores"])
-    header = ["group", "n", *(key.replace(".", " ") for key in keys)]
+    header = ["group", "n", *map(_heading, keys)]
     body = [
         [row["name"] + (" (small)" if row["small"] else ""), f"{row['n']:,}"]
         + [
@@ -225,7 +216,7 @@ def _groups(report) -> list[str]:
     ]
     parts.append(table(header, body))
     parts.append(
-        f"Sorted by {groups['sorted_by'].replace('.', ' ')}, worst first; groups of "
+        f"Sorted by {_heading(groups['sorted_by'])}, worst first; groups of "
         f"fewer than {small} (small) stand last. Inside a group the accuracy of a "
         f"grouping question is the recall of that class. {groups['left_out']:,} "
         "examples lack one of the grouping labels and are in no group."
@@ -243,7 +234,7 @@ def _task(report, task: str, found) -> list[str]:
         "confusion": "Confusion matrix",
     }
     pictures = report["pictures"].get(task, {})
-    parts += [_picture(titles[kind], name) for kind, name in pictures.items()]
+    parts += [picture(titles[kind], name) for kind, name in pictures.items()]
     unit = found["unit"]
     if found["by_decade"] is not None:
         rows = [
@@ -274,6 +265,10 @@ def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:
         "The answers furthest from their labels. Each may be an error of the model, a "
         "slip of an annotator or a poor picture: look before you judge.",
     ]
+    if faces:
+        parts.append(
+            "This page holds pictures of people: show it to those who may see them."
+        )
     for task, rows in found.items():
         is_number = "error" in rows[0]
         header = ["example", "label", "answer"]
@@ -289,7 +284,7 @@ def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:
             name = code(row["id"])
             if row["id"] in faces:
                 seen = f"A face labelled {row['label']}, answered {row['answer']}"
-                name = f"{_picture(seen, faces[row['id']])} {name}"
+                name = f"{picture(seen, faces[row['id']])} {name}"
             numbers = (
                 [f"{row['error']:+.1f}"]
                 + ([f"{row['low']:.0f} to {row['high']:.0f}"] if "low" in row else [])
@@ -302,6 +297,11 @@ def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:
             body.append((name, row["label"], row["answer"], *numbers))
         parts += [f"{task.capitalize()}, {intro}:", table(header, body)]
     return parts
+
+
+def _heading(key: str) -> str:
+    """`task.score` in words that are short enough for a column."""
+    return key.replace(".", " ").replace("_", " ")
 
 
 def _cell(value) -> str:
@@ -320,7 +320,7 @@ def _calibration(report) -> list[str]:
         return []
     parts = ["## Calibration"]
     if report["pictures"].get("reliability"):
-        parts.append(_picture("Reliability", report["pictures"]["reliability"]))
+        parts.append(picture("Reliability", report["pictures"]["reliability"]))
     for task, curve in found.items():
         rows = [
             (f"{b['from']:.3f} to {b['to']:.3f}", f"{b['n']:,}")
@@ -348,7 +348,7 @@ def _margins(report) -> list[str]:
     ]
     if report["pictures"].get("margin_sensitivity"):
         name = report["pictures"]["margin_sensitivity"]
-        parts.append(_picture("Scores at each factor", name))
+        parts.append(picture("Scores at each factor", name))
     header = ["factor", *(f"{k} {v['score']}" for k, v in found["tasks"].items())]
     rows = [
         (f"{factor:g}",)
@@ -372,7 +372,3 @@ def _left_out(report) -> list[str]:
     if len(rows) > len(shown):
         parts.append(f"{len(rows) - len(shown):,} more are listed in {REPORT_JSON}.")
     return parts
-
-
-def _picture(title: str, name: str) -> str:
-    return f"![{title}]({name})"

@@ -130,7 +130,7 @@ def _train(
         # First of those that read the logs: it completes them.
         callbacks.EpochLog(workdir, progress, config.batch_size),
         callbacks.ProgressBar(config.epochs, config.batch_size),
-        *_tensorboard(workdir),
+        *_tensorboard(workdir, devices, validation, config.batch_size),
         # Last: a checkpoint says that everything before it is on disk.
         callbacks.Checkpointing(
             workdir,
@@ -334,7 +334,9 @@ def _announce(devices, config, model, training, validation, progress) -> None:
         print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
 
 
-def _tensorboard(workdir: Path) -> list[keras.callbacks.Callback]:
+def _tensorboard(
+    workdir: Path, devices, validation: Faces, batch_size: int
+) -> list[keras.callbacks.Callback]:
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -344,8 +346,13 @@ def _tensorboard(workdir: Path) -> list[keras.callbacks.Callback]:
         return []
     # Imports TensorFlow, whatever the backend.
     from hydranet_tf.runs.curves import Curves
+    from hydranet_tf.runs.worst_faces import WorstFaces
 
-    return [Curves(workdir, lambda: callbacks.logged(workdir))]
+    curves = Curves(workdir, lambda: callbacks.logged(workdir))
+    if devices.workers:
+        # No worker may compute alone what the network of all of them is part of.
+        return [curves]
+    return [curves, WorstFaces(workdir, validation, batch_size)]
 
 
 def _make_deterministic() -> None:
