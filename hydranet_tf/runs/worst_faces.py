@@ -45,6 +45,7 @@ class WorstFaces(keras.callbacks.Callback):
         self.folder = workdir / _FOLDER
         self.faces = faces
         self.batch_size = batch_size
+        self._answering = None
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % EVERY:
@@ -73,12 +74,13 @@ class WorstFaces(keras.callbacks.Callback):
         writer.close()
 
     def _answers(self) -> dict[str, np.ndarray]:
-        answering = answer_model(self.model)
+        # Once: each would be compiled anew.
+        self._answering = self._answering or answer_model(self.model)
         # All of one size, so that nothing is compiled for a last smaller one.
         batches = pipeline.validation_batches(self.faces, self.batch_size)
         batches = batches.take(math.ceil(len(self.faces) / self.batch_size))
         parts = [
-            answering.predict_on_batch(images)
+            self._answering.predict_on_batch(images)
             for images, _ in batches.as_numpy_iterator()
         ]
         return {
