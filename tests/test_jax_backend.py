@@ -80,3 +80,34 @@ def test_16_bits_lose_little_against_32(runs, precision, share):
     assert losses["float32"][2] < losses["float32"][0]
     assert losses[precision][2] < losses[precision][0]
     assert losses[precision] == pytest.approx(losses["float32"], rel=share)
+
+
+AVERAGED = """
+import sys
+from hydranet_tf.runs import training
+from hydranet_tf.config import TrainingConfig
+
+folder, workdir = sys.argv[1:]
+training.train(
+    TrainingConfig(
+        data=folder, split_lists=f"{folder}/splits", backbone="tiny", image_size=32,
+        width=8, epochs=6, batch_size=12, augmentation="none", ema_momentum=0.9,
+    ),
+    workdir,
+)
+"""
+
+
+def test_an_average_is_validated_and_drawn_and_training_goes_on(tmp_path):
+    """JAX takes the arrays that it evaluates with; the average must outlive that."""
+    faces = synthetic.write_folder(tmp_path / "faces", 60, side=32)
+    done = subprocess.run(
+        [sys.executable, "-c", AVERAGED, faces, tmp_path / "run"],
+        cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    # Of the fifth epoch.
+    assert len(list((tmp_path / "run/tensorboard/largest_errors").iterdir())) == 1

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -28,6 +29,10 @@ def averaged(model: keras.Model) -> Iterator[None]:
         return
     weights = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
     optimizer.finalize_variable_values(model.trainable_variables)
+    # On JAX each now shares its array with the average, and evaluation hands the
+    # arrays of a network over to be reused, which would lose the average.
+    for variable in model.trainable_variables:
+        variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
     try:
         yield
     finally:
