@@ -217,9 +217,15 @@ def test_the_command(trained, tmp_path):
     faces, output = trained / "faces", tmp_path / "report"
     done = run_main(
         f"--model={trained / 'run'}", f"--data={faces}", f"--output={output}",
-        f"--split_lists={faces / 'splits'}", "--split=test",
+        f"--split_lists={faces / 'splits'}", "--split=test", "--show_faces",
+        f"--projector={tmp_path / 'points'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "data:image/jpeg" in (output / "report.html").read_text()
+    # As many points as faces, each with its picture.
+    points = (tmp_path / "points" / "features.tsv").read_text().splitlines()
+    assert len(points) == 12
+    assert (tmp_path / "points" / "sprite.png").exists()
     assert "| age: mean absolute error" in done.stdout
     assert "worst group by race accuracy: every group is small" in done.stdout
     assert done.stdout.splitlines()[-1] == str(output / "report.md")
