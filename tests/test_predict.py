@@ -340,6 +340,7 @@ def test_lines_for_a_reader():
         "a b.jpg: 31 years, female 97 %, white 88 %",
         "sky.png: no face found",
         r"\x1b[2J\udcff.png: unreadable: no JPEG",
+        "These estimate what annotators saw in pictures. They are no facts.",
     ]
     assert lines.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
     assert lines.faces == 2
@@ -347,7 +348,8 @@ def test_lines_for_a_reader():
 
 def test_printed_lines_say_what_the_rows_say(folder, tmp_path, capsys):
     printed = photographs.predict([str(folder)], as_they_are())
-    lines = capsys.readouterr().out.splitlines()
+    *lines, meaning = capsys.readouterr().out.splitlines()
+    assert "what annotators saw" in meaning
     written = photographs.predict([str(folder)], as_they_are(), tmp_path / "f.csv")
     rows = read(tmp_path / "f.csv")
     assert [line.split(": ")[0] for line in lines] == [row["file"] for row in rows]

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 from hydranet_tf.photos.face_rows import NO_FACE, OK
 from hydranet_tf.tasks import TASKS, Task
 
+_MEANING = "These estimate what annotators saw in pictures. They are no facts."
+
 
 class Lines:
     """Prints rows as they come; takes the place of `face_rows.Rows`.
@@ -34,6 +36,8 @@ class Lines:
         return self
 
     def __exit__(self, *_) -> None:
+        if self.faces:
+            print(_MEANING, file=self._stream)
         self._stream.flush()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
