@@ -19,6 +19,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pictures
 from absl import app, flags
 
 from hydranet_tf import config
@@ -28,19 +29,6 @@ flags.FLAGS.set_default("data", "")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each is timed.")
 _STEPS = flags.DEFINE_integer("steps", 40, "Steps in a round.")
 _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
-
-
-def write_pictures(folder: Path, count: int = 2000) -> None:
-    """Writes UTKFace-named JPEGs of the size that UTKFace has."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        name = f"{1 + i % 90}_{i % 2}_{i % 5}_{20170101000000000 + i}.jpg.chip.jpg"
-        image = Image.fromarray(coarse).resize((200, 200), Image.BICUBIC)
-        image.save(folder / name, quality=90)
 
 
 def seconds_per_step(model, batches, steps: int) -> float:
@@ -97,7 +85,7 @@ def main(argv):
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     with tempfile.TemporaryDirectory() as folder:
         if not flags.FLAGS.data:
-            write_pictures(Path(folder))
+            pictures.write(Path(folder))
             flags.FLAGS.data = folder
         settings = config.from_flags(flags.FLAGS)
         found = measure(settings)

@@ -1,6 +1,6 @@
 """tf.data from examples to batches.
 
-    order -> (decoded cache | read and decode) -> batch -> prefetch
+    order -> batch -> (decoded cache | read and decode) -> prefetch
 
 The order is drawn over example numbers, not over images: it is a full
 permutation whatever the size of the set, costs nothing to repeat from any
@@ -10,9 +10,10 @@ after all of this, in the network, so nothing random is ever cached.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
-from collections.abc import Callable
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import preprocessing
+from hydranet_tf.data import pixels, preprocessing
 from hydranet_tf.data.sources import Examples, Skipped
 from hydranet_tf.files import atomic
 from hydranet_tf.tasks import MISSING
@@ -30,6 +31,8 @@ MEMORY_CACHE = "memory"
 
 # A tf.data range needs an end; no run comes near it.
 _FOREVER = 2**31 - 1
+# Examples that one thread decodes in a go when all are.
+_PORTION = 64
 
 
 class BadImagesError(ValueError):
@@ -150,13 +153,13 @@ def training_batches(
     order = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_order)
     if skip_batches:
         order = order.skip(skip_batches)
-    return _fetch(faces, order, batch_size)
+    return _fetch(faces, order)
 
 
 def evaluation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
     """Every example once, in order; the last batch may be smaller."""
     order = tf.data.Dataset.range(len(faces)).batch(batch_size)
-    return _fetch(faces, order, batch_size)
+    return _fetch(faces, order)
 
 
 def validation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
@@ -196,7 +199,7 @@ def steps_per_epoch(faces: Faces, batch_size: int) -> int:
     return len(faces) // batch_size
 
 
-def _fetch(faces: Faces, order, batch_size: int) -> tf.data.Dataset:
+def _fetch(faces: Faces, order) -> tf.data.Dataset:
     """Turns batches of example numbers into batches of images and labels."""
     labels = {
         name: tf.constant(values) for name, values in faces.examples.labels.items()
@@ -207,18 +210,10 @@ def _fetch(faces: Faces, order, batch_size: int) -> tf.data.Dataset:
             name: tf.gather(values, numbers) for name, values in labels.items()
         }
 
-    if faces.images is not None:
-        dataset = order.map(
-            lambda numbers: with_labels(_take(faces, numbers), numbers),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-    else:
-        read = _reader(faces.examples, faces.image_size)
-        dataset = order.unbatch().map(
-            lambda number: (read(number), number),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        dataset = dataset.batch(batch_size).map(with_labels)
+    dataset = order.map(
+        lambda numbers: with_labels(_take(faces, numbers), numbers),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
     options = tf.data.Options()
     options.deterministic = True
     # Every worker of several reads all files; they divide the examples.
@@ -229,64 +224,64 @@ def _fetch(faces: Faces, order, batch_size: int) -> tf.data.Dataset:
 
 
 def _take(faces: Faces, numbers: tf.Tensor) -> tf.Tensor:
-    # In numpy, not tf.gather: a mapped file stays a file.
+    size = faces.image_size
+
+    def read(rows):
+        images = np.empty((len(rows), size, size, 3), np.uint8)
+        for image, row in zip(images, rows, strict=True):
+            image[:] = _read_face(faces.examples, row, size)
+        return images
+
+    # In numpy, not tf.gather: a mapped file stays a file. And a batch at a time:
+    # an operation of TensorFlow costs more than a row, and fifty of them, as
+    # `preprocessing` has, more than to decode a face.
     images = tf.numpy_function(
-        lambda rows: faces.images[rows], [numbers], tf.uint8, stateful=False
+        read if faces.images is None else lambda rows: faces.images[rows],
+        [numbers],
+        tf.uint8,
+        stateful=False,
     )
-    return tf.ensure_shape(
-        images, [numbers.shape[0], faces.image_size, faces.image_size, 3]
-    )
+    return tf.ensure_shape(images, [numbers.shape[0], size, size, 3])
 
 
-def _reader(examples: Examples, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a graph function from an example's number to its image."""
-    if examples.paths is not None:
-        paths = tf.constant(examples.paths)
-
-        def encoded(number):
-            return tf.io.read_file(tf.gather(paths, number))
-    else:
-
-        def encoded(number):
-            data = tf.numpy_function(examples.read, [number], tf.string, stateful=False)
-            return tf.ensure_shape(data, [])
-
-    return lambda number: preprocessing.decode_and_resize(encoded(number), image_size)
+def _read_face(examples: Examples, number: int, size: int) -> np.ndarray:
+    """The pixels of `preprocessing.decode_and_resize`, and its errors."""
+    encoded = examples.read(int(number))
+    image = pixels.decode(encoded)
+    if image is None:
+        return preprocessing.decode_and_resize(encoded, size).numpy()
+    return pixels.resize(pixels.square(image), size)
 
 
 def _decode_all(
     examples: Examples, image_size: int, images: np.ndarray | None
 ) -> list[Skipped]:
     """Decodes every example into `images`; returns those that fail."""
-    read = _reader(examples, image_size)
-    dataset = tf.data.Dataset.range(len(examples)).map(
-        lambda number: (number, read(number)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    # What is dropped here is found again below by its number and named.
-    dataset = dataset.ignore_errors().batch(64).prefetch(2)
-    decoded = np.zeros(len(examples), bool)
-    with tqdm(total=len(examples), desc="decoding", unit="img", disable=None) as bar:
-        for numbers, batch in dataset.as_numpy_iterator():
-            decoded[numbers] = True
-            if images is not None:
-                images[numbers] = batch
-            bar.update(len(numbers))
-    return [
-        Skipped(str(examples.ids[number]), _reason(read, number))
-        for number in np.flatnonzero(~decoded)
-    ]
 
+    def decode(start: int) -> list[Skipped]:
+        bad = []
+        for number in range(start, min(start + _PORTION, len(examples))):
+            try:
+                image = _read_face(examples, number, image_size)
+            except (OSError, tf.errors.OpError) as error:
+                message = getattr(error, "message", str(error))
+                reason = " ".join(message.split())
+                bad.append(Skipped(str(examples.ids[number]), reason))
+            else:
+                if images is not None:
+                    images[number] = image
+        return bad
 
-def _reason(read: Callable, number: int) -> str:
-    try:
-        read(tf.constant(number, tf.int64))
-    except tf.errors.OpError as error:
-        return " ".join(error.message.split())
-    raise RuntimeError(
-        f"example {number} failed to decode once and decoded the second time; "
-        "the disk or memory of this machine is not to be trusted"
-    )
+    starts = range(0, len(examples), _PORTION)
+    with (
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(total=len(examples), desc="decoding", unit="img", disable=None) as bar,
+    ):
+        found = []
+        for start, bad in zip(starts, threads.map(decode, starts), strict=True):
+            found += bad
+            bar.update(min(_PORTION, len(examples) - start))
+    return found
 
 
 def _without_bad(examples, image_size, images, bad, max_bad_images) -> Faces:

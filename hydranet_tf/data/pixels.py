@@ -11,8 +11,11 @@ from __future__ import annotations
 import functools
 import io
 
+import cv2
 import numpy as np
-from PIL import JpegImagePlugin, PngImagePlugin
+import simplejpeg
+from PIL import PngImagePlugin
+from scipy import sparse
 
 # A few hundred bytes can declare gigabytes of pixels. 100 megapixels pass
 # every phone camera's usual output and bound what one image takes: 300 MB of
@@ -30,6 +33,10 @@ ORIENTATION_TAG = 0x0112
 TIFF_ENTRY_BYTES = 12
 MAX_TIFF_ENTRIES = 256
 
+# Values of a picture that are resized at once: 4 MB of float32, where the whole
+# of a large photograph would be a gigabyte.
+_STRIP = 2**20
+
 
 def decode(encoded: bytes) -> np.ndarray | None:
     """Decodes a common, whole picture and turns it upright.
@@ -44,42 +51,54 @@ def decode(encoded: bytes) -> np.ndarray | None:
     """
     try:
         if encoded.startswith(JPEG_SIGNATURE):
-            image = JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
-            is_common = image.mode in ("RGB", "L")
+            image = _decode_jpeg(encoded)
         elif encoded.startswith(PNG_SIGNATURE):
-            # Loading alone passes over checksums of pixels.
-            PngImagePlugin.PngImageFile(io.BytesIO(encoded)).verify()
-            image = PngImagePlugin.PngImageFile(io.BytesIO(encoded))
-            is_common = (
-                encoded[24] == 8  # Bits.
-                and image.mode in ("RGB", "RGBA", "L", "LA")
-                and not image.is_animated
-            )
+            image = _decode_png(encoded)
         else:
             return None
-        width, height = image.size
-        if (
-            not is_common
-            or min(width, height) < MIN_SIDE
-            or width * height > MAX_PIXELS
-        ):
+        if image is None:
             return None
-        image.load()
         orientation = _orientation(encoded)
     # Pillow raises a dozen kinds on damage.
     except Exception:
         return None
+    return np.ascontiguousarray(_upright(image, orientation))
+
+
+def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+    if colours not in ("YCbCr", "RGB", "Gray") or not _fits(height, width):
+        return None
+    # Strict is the default: what libjpeg would only warn of is damage here.
+    return simplejpeg.decode_jpeg(encoded)
+
+
+def _decode_png(encoded: bytes) -> np.ndarray | None:
+    # Loading alone passes over checksums of pixels.
+    PngImagePlugin.PngImageFile(io.BytesIO(encoded)).verify()
+    image = PngImagePlugin.PngImageFile(io.BytesIO(encoded))
+    is_common = (
+        encoded[24] == 8  # Bits.
+        and image.mode in ("RGB", "RGBA", "L", "LA")
+        and not image.is_animated
+    )
+    width, height = image.size
+    if not is_common or not _fits(height, width):
+        return None
+    image.load()
     # Known for sure only now: the chunk may come late.
     if "transparency" in image.info:
         return None
-    if image.mode in ("RGBA", "LA"):
-        rgba = np.asarray(image.convert("RGBA")).astype(np.float32)
-        alpha = rgba[..., 3:] / np.float32(255)
-        over_white = rgba[..., :3] * alpha + np.float32(255) * (1 - alpha)
-        pixels = np.rint(over_white).astype(np.uint8)
-    else:
-        pixels = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    if image.mode in ("RGB", "L"):
+        return np.asarray(image.convert("RGB"))
+    rgba = np.asarray(image.convert("RGBA")).astype(np.float32)
+    alpha = rgba[..., 3:] / np.float32(255)
+    over_white = rgba[..., :3] * alpha + np.float32(255) * (1 - alpha)
+    return np.rint(over_white).astype(np.uint8)
+
+
+def _fits(height: int, width: int) -> bool:
+    return min(height, width) >= MIN_SIDE and height * width <= MAX_PIXELS
 
 
 def square(image: np.ndarray) -> np.ndarray:
@@ -97,30 +116,30 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     first along columns, then along rows. Where a processor's compiler joined
     products and sums (ARM), single values may differ by one.
     """
-    down = _resize_first_axis(image, size)
-    across = _resize_first_axis(down.transpose(1, 0, 2), size)
-    return np.clip(np.rint(across.transpose(1, 0, 2)), 0, 255).astype(np.uint8)
-
-
-def _resize_first_axis(image: np.ndarray, size: int) -> np.ndarray:
-    taps, weights = _filter(len(image), size)
-    image = np.ascontiguousarray(image)
-    total = image[taps[0]] * weights[0]
-    for tap, weight in zip(taps[1:], weights[1:], strict=True):
-        total += image[tap] * weight
-    return total
+    height, width = image.shape[:2]
+    down, across = _filter(height, size), _filter(width, size)
+    # Both products run along the first axis, over long rows of values.
+    turned = np.empty((width, size, 3), np.float32)
+    columns = max(1, _STRIP // (3 * height))
+    for left in range(0, width, columns):
+        strip = image[:, left : left + columns].astype(np.float32)
+        rows = (down @ strip.reshape(height, -1)).reshape(size, -1, 3)
+        cv2.transpose(rows, turned[left : left + columns])
+    resized = across @ turned.reshape(width, -1)
+    # Rounds ties to even and clips; nothing is below zero.
+    levels = cv2.convertScaleAbs(resized.reshape(size, size, 3))
+    return cv2.transpose(levels)
 
 
 @functools.lru_cache(maxsize=256)
-def _filter(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+def _filter(old: int, new: int) -> sparse.csr_array:
     """Which old pixels make each new one, and with what weight.
 
     The triangle of Pillow and TensorFlow: as wide as a new pixel, and at least
     as wide as an old one.
 
     Returns:
-        Positions `[taps, new]` and float32 weights `[taps, new, 1, 1]`, zero
-        where a pixel has fewer taps than the others.
+        float32 `[new, old]`, whose rows SciPy adds from left to right.
     """
     one, half = np.float32(1), np.float32(0.5)
     step = one / (np.float32(new) / np.float32(old))
@@ -134,7 +153,10 @@ def _filter(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     # One after the other: numpy's sum would pair them.
     total = functools.reduce(np.add, weights)
     weights = weights * (one / total)
-    return np.minimum(taps, old - 1), weights[:, :, np.newaxis, np.newaxis]
+    used = (weights > 0).T
+    starts = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int32)
+    columns = taps.T[used].astype(np.int32)
+    return sparse.csr_array((weights.T[used], columns, starts), shape=(new, old))
 
 
 def _orientation(encoded: bytes) -> int:

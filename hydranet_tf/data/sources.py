@@ -265,7 +265,8 @@ def _file_examples(
     paths = np.array([os.path.join(folder, name) for name in names])
 
     def read(i: int) -> bytes:
-        return Path(paths[i]).read_bytes()
+        with open(paths[i], "rb") as file:
+            return file.read()
 
     return _examples(what, names, rows, read, paths, skipped)
 
