@@ -265,7 +265,7 @@ def _file_examples(
     paths = np.array([os.path.join(folder, name) for name in names])
 
     def read(i: int) -> bytes:
-        with open(paths[i], "rb") as file:
+        with open(paths[i], "rb", buffering=0) as file:
             return file.read()
 
     return _examples(what, names, rows, read, paths, skipped)

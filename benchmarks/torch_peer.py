@@ -1,0 +1,109 @@
+"""The network of HydraNet in PyTorch: a ResNet of timm and heads like ours."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hydranet_tf import backbones
+from hydranet_tf.backbones import pretrained
+from hydranet_tf.model import HEAD_UNITS
+from hydranet_tf.tasks import BINARY, TASKS
+
+
+class Peer(nn.Module):
+    """Images `[batch, 3, side, side]`, RGB 0..255, to the logits of each task."""
+
+    def __init__(self, backbone: str = "resnet34", tasks=TASKS):
+        super().__init__()
+        # timm starts the last scale of every block at zero, and a network of blocks
+        # that do nothing would make any two runtimes agree.
+        self.backbone = timm.create_model(backbone, num_classes=0, zero_init_last=False)
+        row = backbones.get(backbone)
+        for name, values in (("mean", row.mean), ("deviation", row.deviation)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        self.tasks = tasks
+        self.heads = nn.ModuleDict(
+            {
+                task.name: nn.Sequential(
+                    nn.Linear(self.backbone.num_features, HEAD_UNITS),
+                    nn.ReLU(),
+                    nn.Linear(HEAD_UNITS, task.num_logits),
+                )
+                for task in tasks
+            }
+        )
+
+    def forward(self, images):
+        features = self.backbone((images - self.mean) / self.deviation)
+        logits = {}
+        for task in self.tasks:
+            logits[task.name] = self.heads[task.name](features)
+            if task.is_regression:
+                years = logits[task.name] * task.spread + task.centre
+                logits[task.name] = years.squeeze(-1)
+        return logits
+
+
+class Answers(nn.Module):
+    """What `answer_model` makes of the logits, as a tuple in the order of tasks."""
+
+    def __init__(self, peer: Peer):
+        super().__init__()
+        self.peer = peer
+
+    def forward(self, images):
+        answers = []
+        for task, logits in zip(
+            self.peer.tasks, self.peer(images).values(), strict=True
+        ):
+            if task.is_regression:
+                answers.append(logits.clamp(task.low, task.high))
+                continue
+            if task.kind == BINARY:
+                logits = torch.cat([torch.zeros_like(logits), logits], -1)
+            answers.append(logits.softmax(-1))
+        return tuple(answers)
+
+
+def settle(peer: Peer, images: np.ndarray) -> None:
+    """Takes the statistics of batch normalisation from some images.
+
+    Without any the values of an untrained network grow from block to block, until
+    its answers are all zeros and ones, on which any two runtimes agree.
+
+    Args:
+        peer: left in its state for use.
+        images: uint8 `[n, side, side, 3]`.
+    """
+    for module in peer.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # A plain mean over what comes.
+            module.momentum = None
+    peer.train()
+    with torch.no_grad():
+        peer(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    peer.eval()
+
+
+def copy_weights(peer: Peer, model) -> None:
+    """Gives a HydraNet of the same backbone and tasks the weights of the peer."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "peer.safetensors"
+        save_file(peer.backbone.state_dict(), path)
+        weights = pretrained.convert(model.backbone, path)
+    pretrained.assign(weights, model.network.variables)
+    for task in peer.tasks:
+        for layer, dense in zip(
+            (peer.heads[task.name][0], peer.heads[task.name][2]),
+            (f"{task.name}_hidden", f"{task.name}_logits"),
+            strict=True,
+        ):
+            kernel, bias = (p.detach().numpy() for p in (layer.weight, layer.bias))
+            model.network.get_layer(dense).set_weights([kernel.T, bias])
