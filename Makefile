@@ -5,7 +5,9 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 2>/dev/null) python3)
 VENV := .venv
 INSTALLED := $(VENV)/installed
-BENCHMARKS := benchmarks/input_pipeline.py benchmarks/photographs.py
+BENCH_INSTALLED := $(VENV)/bench_installed
+FACE_API := @vladmandic/face-api@1.7.15 @tensorflow/tfjs@4.22.0 \
+  @tensorflow/tfjs-backend-wasm@4.22.0
 
 export KERAS_BACKEND ?= tensorflow
 # 3, because at 2 TensorFlow calls it an error that a machine has no GPU. Errors
@@ -52,11 +54,26 @@ lint: venv ## Check style and formatting
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
 
-bench: venv ## Run the benchmarks
-	@for file in $(BENCHMARKS); do \
-	  echo "== $$file" && $(VENV)/bin/python "$$file" || exit 1; done
+$(BENCH_INSTALLED): $(INSTALLED) requirements-bench.txt
+	@echo "Installing requirements-bench.txt into $(VENV): PyTorch and other peers, about 6 GB on disk ..."
+	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-bench.txt
+	@touch $@
+
+bench: $(BENCH_INSTALLED) ## Measure against PyTorch, ONNX Runtime and others: bench_output/
+	@mkdir -p bench_output
+	@for name in input_pipeline photographs decoding runtimes training_step; do \
+	  echo "== $$name" && $(VENV)/bin/python benchmarks/$$name.py \
+	    --json=bench_output/$$name.json || exit 1; done
+	@echo "== training_memory" && $(VENV)/bin/python benchmarks/training_memory.py \
+	  --against=pytorch,one_task --json=bench_output/training_memory.json
+	@echo "== scaling" && $(VENV)/bin/python benchmarks/scaling.py --output=bench_output
+	@if command -v npm >/dev/null; then echo "== face_api" && \
+	  npm install --silent --prefix bench_output/face_api $(FACE_API) && \
+	  $(VENV)/bin/python benchmarks/face_api.py --packages=bench_output/face_api \
+	    --json=bench_output/face_api.json; \
+	else echo "face_api is left out: it needs node and npm"; fi
 
 clean: ## Remove outputs and caches; .venv stays
-	@rm -rf demo_output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf demo_output bench_output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@rm -rf web/dist web/public/wasm
 	@find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

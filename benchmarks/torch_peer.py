@@ -1,4 +1,8 @@
-"""The network of HydraNet in PyTorch: a ResNet of timm and heads like ours."""
+"""The network of HydraNet in PyTorch: a ResNet of timm and heads like ours.
+
+Keras is imported where weights are copied, and nowhere else: a process that measures
+the memory of PyTorch shall not hold two frameworks.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hydranet_tf import backbones
-from hydranet_tf.backbones import pretrained
-from hydranet_tf.model import HEAD_UNITS
 from hydranet_tf.tasks import BINARY, TASKS
+
+# Of ImageNet, as in hydranet_tf/backbones, and of the heads in hydranet_tf/model.py.
+_MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_HEAD_UNITS = 128
 
 
 class Peer(nn.Module):
@@ -25,16 +30,15 @@ class Peer(nn.Module):
         # timm starts the last scale of every block at zero, and a network of blocks
         # that do nothing would make any two runtimes agree.
         self.backbone = timm.create_model(backbone, num_classes=0, zero_init_last=False)
-        row = backbones.get(backbone)
-        for name, values in (("mean", row.mean), ("deviation", row.deviation)):
+        for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.tasks = tasks
         self.heads = nn.ModuleDict(
             {
                 task.name: nn.Sequential(
-                    nn.Linear(self.backbone.num_features, HEAD_UNITS),
+                    nn.Linear(self.backbone.num_features, _HEAD_UNITS),
                     nn.ReLU(),
-                    nn.Linear(HEAD_UNITS, task.num_logits),
+                    nn.Linear(_HEAD_UNITS, task.num_logits),
                 )
                 for task in tasks
             }
@@ -94,6 +98,8 @@ def settle(peer: Peer, images: np.ndarray) -> None:
 
 def copy_weights(peer: Peer, model) -> None:
     """Gives a HydraNet of the same backbone and tasks the weights of the peer."""
+    from hydranet_tf.backbones import pretrained
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "peer.safetensors"
         save_file(peer.backbone.state_dict(), path)

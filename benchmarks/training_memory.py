@@ -1,84 +1,120 @@
 """Peak memory of training steps.
 
-    python benchmarks/training_memory.py --backbone=resnet34 --image_size=200
+    python benchmarks/training_memory.py --backbone=resnet34 --image_size=200 \
+        --against=pytorch,one_task
 
 builds the network with the given settings, takes three steps on one random
-batch and prints the highest resident memory of the process.
+batch and prints the highest resident memory of the process. --against names what it
+is compared with, each in a process of its own: the same network in PyTorch
+(requirements-bench.txt), and one that answers the first task alone, of which three
+answers take three.
 """
 
 import json
 import os
-import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import memory
+import steps
 from absl import app, flags
 
 from hydranet_tf import config
 
+ONE_TASK, PYTORCH = "one_task", "pytorch"
+_GOALS = {PYTORCH: 1.2, ONE_TASK: 0.36}
+
 config.define_flags()
+_TASKS = flags.DEFINE_integer("tasks", len(steps.TASKS), "How many of the tasks.")
+_AGAINST = flags.DEFINE_list("against", [], f"Of {', '.join(_GOALS)}.")
 _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
+
+
+def measure(settings: config.TrainingConfig) -> dict:
+    """Takes the steps in this process."""
+    import keras
+
+    from hydranet_tf.runs import training  # noqa: F401
+
+    keras.mixed_precision.set_dtype_policy(settings.precision)
+    data = steps.batch(settings.batch_size, settings.image_size)
+    return memory.of_steps(
+        lambda: steps.ours(settings, data, steps.TASKS[: _TASKS.value])
+    )
+
+
+def measure_other(network: str, settings: config.TrainingConfig) -> dict:
+    """The same in a process of its own, whose memory is not ours."""
+    script = "pytorch_memory.py" if network == PYTORCH else "training_memory.py"
+    given = [
+        f"--{name}={getattr(settings, name)}"
+        for name in ("backbone", "image_size", "batch_size")
+    ]
+    if network == ONE_TASK:
+        others = [a for a in sys.argv[1:] if not a.startswith(("--against", "--json"))]
+        given = [*others, "--tasks=1"]
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.json"
+        script = Path(__file__).with_name(script)
+        done = subprocess.run(
+            [sys.executable, script, *given, f"--json={raw}"],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"{network} failed:\n{done.stderr}")
+        found = json.loads(raw.read_text())
+    return {name: found[name] for name in memory.PEAKS}
+
+
+def ratio(ours: dict, other: dict, network: str) -> float:
+    """Of whole processes; for single tasks, of what the networks need above that."""
+    if network == PYTORCH:
+        return ours["peak_bytes"] / other["peak_bytes"]
+    one, three = (
+        found["peak_bytes"] - found["peak_bytes_after_imports"]
+        for found in (ours, other)
+    )
+    return one / (3 * three)
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    import keras
-    import numpy as np
-
-    from hydranet_tf import losses
-    from hydranet_tf.model import HydraNet
-    from hydranet_tf.runs import training
-    from hydranet_tf.tasks import TASKS
-
+    unknown = sorted(set(_AGAINST.value) - set(_GOALS))
+    if unknown:
+        raise app.UsageError(
+            f"--against takes {', '.join(_GOALS)}; got {', '.join(unknown)}"
+        )
     settings = config.from_flags(flags.FLAGS)
-    keras.mixed_precision.set_dtype_policy(settings.precision)
-    imported = _peak_bytes()
-    model = HydraNet(
-        settings.backbone,
-        settings.image_size,
-        width=settings.width or None,
-        augmentation=settings.augmentation,
-        weighting=losses.UncertaintyWeights(
-            [task.kind for task in TASKS], [12.0, 0.7, 1.4]
-        ),
-    )
-    training.compile_model(model, settings, steps_per_epoch=1)
-    rng = np.random.default_rng(0)
-    count, size = settings.batch_size, settings.image_size
-    images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    labels = {
-        "age": rng.integers(1, 90, count).astype("float32"),
-        "gender": rng.integers(0, 2, count),
-        "race": rng.integers(0, 5, count),
-    }
-    for _ in range(3):
-        model.train_on_batch(images, labels)
     found = {
         "backbone": settings.backbone,
-        "image_size": size,
-        "batch_size": count,
+        "image_size": settings.image_size,
+        "batch_size": settings.batch_size,
         "precision": settings.precision,
-        "peak_bytes": _peak_bytes(),
-        "peak_bytes_after_imports": imported,
+        **measure(settings),
     }
     print(
-        f"{settings.backbone} at {size} px, batch {count}, {settings.precision}: "
+        f"{settings.backbone} at {settings.image_size} px, batch "
+        f"{settings.batch_size}, {settings.precision}: "
         f"peak {found['peak_bytes'] / 2**30:.2f} GiB "
-        f"(imports alone {imported / 2**30:.2f} GiB)"
+        f"(imports alone {found['peak_bytes_after_imports'] / 2**30:.2f} GiB)"
     )
+    for network in _AGAINST.value:
+        other = measure_other(network, settings)
+        other["ratio"] = ratio(found, other, network)
+        found[network] = other
+        print(
+            f"{network}: peak {other['peak_bytes'] / 2**30:.2f} GiB, ours "
+            f"{other['ratio']:.2f} of it (goal: at most {_GOALS[network]})"
+        )
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
-
-
-def _peak_bytes() -> int:
-    # Not getrusage: its peak begins at that of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(peak) * 1024
 
 
 if __name__ == "__main__":

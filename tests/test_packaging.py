@@ -26,11 +26,15 @@ SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs.
 LOCKED_EXTRAS = ("dev", "jax", "ray", "serve")
+# What a second lock adds to it.
+BENCH_LOCK = "requirements-bench.txt"
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
 NEVER_IMPORTED = {
     "dill",
     "importlib-resources",
     "ipykernel",
+    "onnx",
+    "onnxscript",
     "pytest-xdist",
     "ruff",
     "setuptools",
@@ -46,10 +50,10 @@ def requirements() -> dict[str, list[str]]:
     return {name: text.strip().splitlines() for name, text in groups.items()}
 
 
-def pins() -> dict[str, Version]:
-    """The lock by canonical name; each line must be `name==version` alone."""
+def pins(lock: str = "requirements.txt") -> dict[str, Version]:
+    """A lock by canonical name; each line must be `name==version` alone."""
     found = {}
-    for line in (REPOSITORY / "requirements.txt").read_text().splitlines():
+    for line in (REPOSITORY / lock).read_text().splitlines():
         if not line.startswith("#"):
             match = re.fullmatch(r"([\w.-]+)==([\w.+!]+)", line)
             assert match, f"expected name==version, got {line!r}"
@@ -102,7 +106,8 @@ def names(group: str) -> set[str]:
 
 def test_every_import_is_asked_for():
     """Users go without the extras; whoever runs the tests has the locked ones."""
-    used = imported(["hydranet_tf", "datasets", "benchmarks", ""])
+    used = imported(["hydranet_tf", "datasets", ""])
+    measured = imported(["benchmarks"])
     served = imported(["examples/serving"])
     tested = imported(["tests", "datasets"])
     assert {"tensorflow", "keras", "numpy"} <= used
@@ -110,6 +115,7 @@ def test_every_import_is_asked_for():
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
     assert used - names("") <= {"jax", "pytest", "ray", "tensorflow-serving-api"}
+    assert measured <= names("") | names("bench")
     assert served <= names("") | names("serve")
     # What remakes the reference answers of PyTorch is no test.
     assert tested <= names("") | names("dev") | names("serve") | names("reference")
@@ -117,7 +123,7 @@ def test_every_import_is_asked_for():
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    asked = names("") | names("dev") | names("ray") | names("serve")
+    asked = set.union(*(names(n) for n in ("", "bench", "dev", "ray", "serve")))
     assert asked - imported(folders) == NEVER_IMPORTED
 
 
@@ -136,6 +142,13 @@ def test_the_lock_gives_what_is_asked_for():
     assert {"tensorflow", "keras"} <= {Requirement(line).name for line in wanted}
     locked = pins()
     assert [why for line in wanted if (why := unsatisfied(line, locked))] == []
+
+
+def test_the_second_lock_adds_what_the_benchmarks_ask_for():
+    locked, added = pins(), pins(BENCH_LOCK)
+    assert not set(locked) & set(added)
+    wanted = requirements()["bench"]
+    assert [why for line in wanted if (why := unsatisfied(line, locked | added))] == []
 
 
 def test_a_wrong_lock_is_seen():
