@@ -10,7 +10,7 @@ counts images per second, in turns:
 - the limit: libjpeg-turbo, bytes in memory, a loop on each core that decodes and
   throws away.
 
-Without --data it measures on 2,000 smooth random pictures of 200 x 200 pixels. The
+Without --data it measures on smooth random pictures of 200 x 200 pixels. The
 peers come with requirements-bench.txt.
 """
 
@@ -29,7 +29,7 @@ import rounds
 from absl import app, flags
 
 _DATA = flags.DEFINE_string("data", "", "Folder of UTKFace-named pictures.")
-_PICTURES = flags.DEFINE_integer("pictures", 1920, "How many of them.")
+_PICTURES = flags.DEFINE_integer("pictures", 3840, "How many of them.")
 _SIZE = flags.DEFINE_integer("image_size", 128, "Side of the results in pixels.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Pictures in a batch.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each is timed.")

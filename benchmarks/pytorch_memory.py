@@ -14,7 +14,7 @@ from absl import app, flags
 _BACKBONE = flags.DEFINE_string("backbone", "resnet34", "As in train.py.")
 _SIZE = flags.DEFINE_integer("image_size", 200, "As in train.py.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "As in train.py.")
-_JSON = flags.DEFINE_string("json", "", "File for the raw numbers.", required=True)
+_JSON = flags.DEFINE_string("json", None, "File for the numbers.", required=True)
 
 
 def main(argv):

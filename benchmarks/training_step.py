@@ -23,6 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rounds
 import steps
+
+# Before anything that loads TensorFlow: after it, the import of torchvision, which
+# timm asks for, ends in a segmentation fault.
+import torch_peer  # noqa: F401
 from absl import app, flags
 
 from hydranet_tf import config

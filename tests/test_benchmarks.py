@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,16 @@ def test_input_pipeline_prints_both_times_and_their_ratio(tmp_path):
     assert f"ratio of medians {found['ratio']:.3f}" in printed
 
 
-def test_training_memory_prints_the_peak(tmp_path):
-    found, printed = run("training_memory.py", tmp_path)
+def test_training_memory_prints_the_peak_and_that_of_one_task(tmp_path):
+    found, printed = run("training_memory.py", tmp_path, "--against=one_task")
     assert found["peak_bytes"] > found["peak_bytes_after_imports"] > 50e6
     assert f"peak {found['peak_bytes'] / 2**30:.2f} GiB" in printed
+    one = found["one_task"]
+    ours, single = (
+        row["peak_bytes"] - row["peak_bytes_after_imports"] for row in (found, one)
+    )
+    assert one["ratio"] == pytest.approx(ours / single / 3)
+    assert f"ours {one['ratio']:.2f} of it" in printed
 
 
 # The SavedModel's four starts of TensorFlow would take longer than all the rest.
@@ -217,3 +224,168 @@ def test_weighting_reads_the_last_epoch_of_a_run(tmp_path):
         "gender": last["val_gender_accuracy"],
         "race": last["val_race_accuracy"],
     }
+
+
+ANSWERING_CHILD = """
+import sys, time
+for line in sys.stdin:
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    print("done", flush=True)
+"""
+
+
+def test_rounds_take_turns_and_count_the_time_of_children(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import rounds
+
+    turns = []
+
+    def asleep():
+        turns.append("asleep")
+        time.sleep(0.1)
+
+    def busy_child():
+        turns.append("busy child")
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        child.stdout.readline()
+
+    with subprocess.Popen(
+        [sys.executable, "-c", ANSWERING_CHILD],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        found = rounds.taken({"asleep": asleep, "busy child": busy_child}, 2)
+        child.stdin.close()
+    # The first round warms up.
+    assert turns == ["asleep", "busy child"] * 3
+    for times in found.values():
+        assert {name: len(spent) for name, spent in times.items()} == {
+            "asleep": 2,
+            "busy child": 2,
+        }
+    assert min(found["seconds"]["asleep"]) >= 0.1
+    assert max(found["cpu_seconds"]["asleep"]) < 0.1
+    # The kernel counts in hundredths.
+    assert min(found["cpu_seconds"]["busy child"]) > 0.17
+
+
+def test_ratios_of_rounds_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import rounds
+
+    # 2, 4 and 3 in turn; the ratio of the medians would be 4.
+    assert rounds.ratio([2.0, 8.0, 9.0], [1.0, 2.0, 3.0]) == 3.0
+    found = {
+        "seconds": {"a": [3.0], "b": [2.0]},
+        "cpu_seconds": {"a": [1.0], "b": [4.0]},
+    }
+    assert rounds.ratios(found, "a", "b") == {"seconds": 1.5, "cpu_seconds": 0.25}
+    assert rounds.medians({"a": [5.0, 1.0, 2.0]}) == {"a": 2.0}
+
+
+# What decoding.py asks of PyTorch, without its gigabytes.
+TORCH = """
+import numpy as np
+
+class DataLoader:
+    def __init__(self, dataset, batch_size, **options):
+        self.dataset, self.batch_size = dataset, batch_size
+        assert options["num_workers"] == 2
+
+    def __iter__(self):
+        for start in range(0, len(self.dataset), self.batch_size):
+            faces = [self.dataset[start + i] for i in range(self.batch_size)]
+            assert np.stack(faces).shape == (8, 48, 48, 3)
+            yield faces
+"""
+
+
+def test_decoding_compares_all_ways_on_the_same_pictures(tmp_path):
+    package = tmp_path / "torch"
+    (package / "utils").mkdir(parents=True)
+    (package / "__init__.py").write_text("from_numpy = lambda array: array\n")
+    (package / "utils" / "__init__.py").write_text("")
+    (package / "utils" / "data.py").write_text(TORCH)
+    (tmp_path / "torch-7.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: torch\nVersion: 7\n"
+    (tmp_path / "torch-7.dist-info" / "METADATA").write_text(metadata)
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "decoding.py", "--pictures=20",
+         "--batch_size=8", "--image_size=48", "--rounds=2", "--json=raw.json"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "raw.json").read_text())
+    # Whole batches alone.
+    assert found["settings"]["pictures"] == 16
+    assert found["machine"]["versions"]["torch"] == "7"
+    for unit in ("seconds", "cpu_seconds"):
+        ours, peer, limit, cache = found[unit].values()
+        for name, above, below in (
+            ("ours to PyTorch", peer, ours),
+            ("ours to the limit", limit, ours),
+            ("cache to the limit", limit, cache),
+        ):
+            # The median of two is their mean.
+            expected = (above[0] / below[0] + above[1] / below[1]) / 2
+            assert found["ratios"][name][unit] == pytest.approx(expected)
+    rate = found["images_per_second"]["our pipeline"]
+    assert rate == pytest.approx(16 / (sum(found["seconds"]["our pipeline"]) / 2))
+    assert f"our pipeline: {rate:7.0f} images/s" in done.stdout
+
+
+RUNTIMES = """
+import json, numpy, runtimes
+answers = {name: [numpy.zeros(1), numpy.ones(2)] for name in runtimes.PEERS}
+answers["LiteRT"] = [numpy.full(1, -5e-4), numpy.ones(2)]
+answers["LiteRT int8"] = [numpy.ones(1), numpy.ones(2)]
+print(json.dumps(runtimes.check(answers)))
+answers["OpenVINO"] = [numpy.zeros(1), numpy.full(2, numpy.nan)]
+runtimes.check(answers)
+"""
+
+
+def test_runtimes_that_answer_differently_are_not_compared():
+    done = subprocess.run(
+        [sys.executable, "-c", RUNTIMES],
+        cwd=ROOT / "benchmarks", capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {
+        "LiteRT": 5e-4, "LiteRT int8": 1.0, "ONNX Runtime": 0.0, "OpenVINO": 0.0
+    }  # fmt: skip
+    assert done.returncode == 1
+    assert "OpenVINO and PyTorch differ by nan" in done.stderr
+
+
+# In one process, because each new one would start TensorFlow.
+SCALING = """
+import sys
+from absl import app
+import scaling
+
+scaling.in_new_process = lambda function, *arguments: function(*arguments)
+app.run(scaling.main)
+"""
+
+
+def test_scaling_writes_numbers_and_pictures(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCALING, *TINY, "--pictures=16", "--sides=32",
+         "--batches=1,2", "--rounds=2", f"--output={tmp_path}"],
+        cwd=ROOT / "benchmarks", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "scaling.json").read_text())
+    assert [row["pictures"] for row in found["data"]] == [16, 64, 256]
+    assert all(row["seconds"] > 0 for row in found["data"])
+    (row,) = found["image_size"]
+    assert row["peak_bytes"] > 50e6
+    times = found["batch"]["seconds"]["2"]
+    rate = found["batch"]["images_per_second"]["2"]
+    assert rate == pytest.approx(2 / (sum(times) / 2))
+    assert f"batch of   2: {rate:.1f} images/s" in done.stdout
+    for name in ("data_time", "data_memory", "image_size", "batch"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
