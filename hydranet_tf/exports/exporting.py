@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -155,7 +154,8 @@ def export_run(
     if request.needs_calibration:
         training = sources.open_source(config.data, "train", **own)
     origin = {
-        "workdir": os.path.abspath(workdir),
+        # Its name alone: what is given away tells nothing of the machine.
+        "workdir": Path(workdir).resolve().name,
         "checkpoint": folder.name,
         "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
         "data": data,

@@ -1,0 +1,107 @@
+"""The network that the repository carries answers, and answers as its report says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_pictures import astronaut
+
+from hydranet_tf.exports import runtimes
+from hydranet_tf.photos.predictor import Predictor
+from hydranet_tf.reports import evaluation
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESET = ROOT / "presets" / "utkface_resnet18"
+LITERT = PRESET / "hydranet.tflite"
+REPORT = ROOT / "results" / "utkface_resnet18" / "report.json"
+MOST_MEGABYTES = 12
+
+
+def test_it_stays_small():
+    files = [path for path in PRESET.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MOST_MEGABYTES * 1e6
+
+
+def test_a_photograph_without_any_flag(tmp_path):
+    astronaut().save(tmp_path / "photo.jpg", quality=95)
+    done = subprocess.run(
+        [sys.executable, ROOT / "predict.py", "photo.jpg"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    line, meaning, summary = done.stdout.splitlines()
+    found = re.fullmatch(
+        r"photo\.jpg: (\d+) years \((\d+) to (\d+)\), (\w+) (\d+) %, (\w+) \d+ %; "
+        r"at (\d+), (\d+) to (\d+), (\d+)",
+        line,
+    )
+    assert found, line
+    age, low, high = (int(found[i]) for i in (1, 2, 3))
+    # Born in November 1956, photographed in 1998 or 1999.
+    assert low <= 42 <= high and low < age < high
+    assert (found[4], found[6]) == ("female", "white") and int(found[5]) > 80
+    left, top, right, bottom = (int(found[i]) for i in (7, 8, 9, 10))
+    assert left < 225 < right and top < 115 < bottom
+    assert "what annotators saw" in meaning
+    assert summary == (
+        "pictures: 1, faces: 1, pictures without a face: 0, unreadable: 0"
+    )
+
+
+def test_file_and_preset_are_the_same_network():
+    pixels = Predictor(LITERT)
+    keras = Predictor(PRESET)
+    picture = np.asarray(astronaut())
+    (one,), (other,) = pixels(picture), keras(picture)
+    assert one.box == other.box
+    assert one.age == pytest.approx(other.age, abs=0.2)
+    assert one.probabilities["race"] == pytest.approx(
+        other.probabilities["race"], abs=0.01
+    )
+
+
+def test_the_card_quotes_the_report():
+    card = (PRESET / "MODEL_CARD.md").read_text()
+    scores = json.loads(REPORT.read_text())["tasks"]
+    assert f"{scores['age']['scores']['mae']['value']:.2f}" in card
+    for task in ("gender", "race"):
+        share = scores[task]["scores"]["accuracy"]["value"]
+        assert f"{100 * share:.1f}" in card
+    for heading in ("## Uses this card bars", "## Images it expects"):
+        assert heading in card
+
+
+def test_the_settings_are_those_of_the_recipe():
+    recipe = (ROOT / "configs" / "utkface_resnet18.flags").read_text()
+    network = json.loads((PRESET / "config.json").read_text())
+    for name in ("backbone", "width", "image_size"):
+        assert f"--{name}={network[name]}\n" in recipe
+    head = {task["name"]: task["head"] for task in network["tasks"]}["age"]
+    assert f"--age_head={head}\n" in recipe
+    loaded = runtimes.load(LITERT)
+    assert loaded.image_size == network["image_size"]
+
+
+@pytest.mark.real_data
+def test_on_the_real_images_it_scores_what_its_report_says(utkface_dir, tmp_path):
+    found = evaluation.evaluate_model(
+        LITERT, str(utkface_dir), "validation", tmp_path / "report",
+        split_lists=ROOT / "datasets" / "utkface" / "splits",
+    )["tasks"]  # fmt: skip
+    reported = json.loads(REPORT.read_text())["tasks"]
+
+    def value(tasks, task, score):
+        return tasks[task]["scores"][score]["value"]
+
+    assert found["age"]["scores"]["mae"]["n"] == 1888
+    # A file in 16 bits may be off by 0.1 years in a single answer, less in the mean.
+    assert abs(value(found, "age", "mae") - value(reported, "age", "mae")) < 0.05
+    for task in ("gender", "race"):
+        accuracies = [value(t, task, "accuracy") for t in (found, reported)]
+        assert abs(accuracies[0] - accuracies[1]) < 0.002
