@@ -61,7 +61,7 @@ $(BENCH_INSTALLED): $(INSTALLED) requirements-bench.txt
 
 bench: $(BENCH_INSTALLED) ## Measure against PyTorch, ONNX Runtime and others: bench_output/
 	@mkdir -p bench_output
-	@for name in input_pipeline photographs decoding runtimes training_step; do \
+	@for name in input_pipeline photographs decoding runtimes; do \
 	  echo "== $$name" && $(VENV)/bin/python benchmarks/$$name.py \
 	    --json=bench_output/$$name.json || exit 1; done
 	@echo "== training_memory" && $(VENV)/bin/python benchmarks/training_memory.py \
