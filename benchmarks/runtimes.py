@@ -54,7 +54,7 @@ def make(folder: Path):
     images = rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8)
     peer = torch_peer.Peer(_BACKBONE.value)
     torch_peer.settle(peer, images)
-    network = torch_peer.Answers(peer).eval()
+    network = torch_peer.Answers(peer).train(False)
     model = HydraNet(_BACKBONE.value, size)
     torch_peer.copy_weights(peer, model)
     files = {

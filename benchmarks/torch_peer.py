@@ -93,7 +93,7 @@ def settle(peer: Peer, images: np.ndarray) -> None:
     peer.train()
     with torch.no_grad():
         peer(torch.from_numpy(images).permute(0, 3, 1, 2).float())
-    peer.eval()
+    peer.train(False)
 
 
 def copy_weights(peer: Peer, model) -> None:

@@ -106,7 +106,7 @@ def test_leaving_skips_the_clean_up_and_says_try_again():
     """An orderly exit would wait for the thread here, as for a dead worker."""
     script = (
         "import threading, time\n"
-        "from hydranet_tf import cluster\n"
+        "from hydranet_tf.devices import cluster\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "cluster.leave('worker 1 is gone')\n"
     )

@@ -93,7 +93,7 @@ def test_the_first_call_needs_no_network(pixels, tmp_path):
         "def refuse(*a, **k): raise OSError('no network')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "import numpy as np\n"
-        "from hydranet_tf import detection\n"
+        "from hydranet_tf.photos import detection\n"
         f"print(len(detection.find_faces(np.load({str(tmp_path / 'a.npy')!r}))))\n"
         "print('tensorflow' in sys.modules)\n"
     )

@@ -5,7 +5,7 @@ Serving; gRPC is TensorFlow Serving's Predict on its published stubs. Both
 answer from one version of one SavedModel and join no batches: TensorFlow
 Serving does, and follows new versions, where it runs.
 
-    pip install 'hydranet_tf[serve]'
+    pip install '.[serve]'
     python server.py exports/utkface_resnet18/hydranet
 
 It needs neither hydranet_tf nor Keras. There is no password and no encryption:

@@ -54,7 +54,7 @@ def results(make: Callable[[], Work], batches: Sequence[Any]) -> Iterator[Any]:
     except ImportError as error:
         raise ShardError(
             f"expected Ray Data for --runner=ray; got {error}. Install it: "
-            "pip install 'hydranet_tf[ray]'"
+            "pip install '.[ray]'"
         ) from error
     with _connected(ray):
         done = 0
