@@ -247,7 +247,7 @@ def test_no_ray_at_the_address(fake, monkeypatch):
 def test_without_ray_the_message_says_what_to_install(monkeypatch, model, tmp_path):
     (tmp_path / "a.jpg").write_bytes(synthetic.encoded())
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(photographs.ERRORS, match=r"pip install 'hydranet_tf\[ray\]'"):
+    with pytest.raises(photographs.ERRORS, match=r"pip install '\.\[ray\]'"):
         photographs.predict(
             [str(tmp_path / "a.jpg")], model, tmp_path / "rows.csv",
             detect=False, runner=photographs.RAY,
