@@ -46,15 +46,16 @@ class WorstFaces(keras.callbacks.Callback):
         self.faces = faces
         self.batch_size = batch_size
         self._answering = None
+        self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % EVERY:
             return
         with averaging.averaged(self.model):
             answers = self._answers()
-        # A file for each time: it is whole whenever the run may end.
-        writer = tf.summary.create_file_writer(str(self.folder))
-        with writer.as_default():
+        # Made late: a start that ends before the first pictures leaves no file.
+        self._writer = self._writer or tf.summary.create_file_writer(str(self.folder))
+        with self._writer.as_default():
             for task in self.model.tasks:
                 labels = self.faces.examples.labels.get(task.name)
                 if labels is None:
@@ -71,7 +72,8 @@ class WorstFaces(keras.callbacks.Callback):
                     title = f"{task.name}, after epoch {epoch + 1}, worst first"
                     picture = grid([self._image(row) for row in rows], captions, title)
                     tf.summary.image(task.name, np.asarray(picture)[None], step=epoch)
-        writer.close()
+        # Whole whenever the run may end.
+        self._writer.flush()
 
     def _answers(self) -> dict[str, np.ndarray]:
         # Once: each would be compiled anew.
