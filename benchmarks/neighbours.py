@@ -45,9 +45,12 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     from hydranet_tf.data import pipeline, sources
+    from hydranet_tf.exports import runtimes
     from hydranet_tf.model import answer_model, feature_model
 
-    model = loaded(Path(_MODEL.value).expanduser())
+    model = runtimes.load_network(Path(_MODEL.value).expanduser())
+    if not model:
+        raise app.UsageError(f"--model={_MODEL.value} is no workdir and no preset")
     answers, features = answer_model(model), feature_model(model)
     parts = {}
     for split in ("train", "validation"):
@@ -79,16 +82,6 @@ def main(argv):
               f"{values[2]} |")  # fmt: skip
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
-
-
-def loaded(path: Path):
-    from hydranet_tf import presets
-    from hydranet_tf.model import HydraNet
-    from hydranet_tf.runs import checkpoints
-
-    if (path / presets.METADATA).is_file():
-        return HydraNet.from_preset(path)
-    return checkpoints.load_model(path)
 
 
 def present(features, labels):

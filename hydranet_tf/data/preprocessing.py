@@ -2,11 +2,11 @@
 
 decode -> orient -> centre-crop to a square -> antialiased resize -> uint8 RGB.
 
-Training, evaluation and the exported SavedModel all call `decode_and_resize`,
-written in TensorFlow operations so that the same code runs in tf.data, eagerly
-and inside a served graph. The predictor gets the same pixels from `pixels`, which
-asks here about all but common files. Pixels are RGB 0..255 at every border;
-normalisation belongs to the network.
+Written in TensorFlow operations, so that the same code runs in tf.data, eagerly and
+inside a served graph: the exported SavedModel calls `decode_and_resize`. Training,
+evaluation and the predictor get the same pixels, bit for bit, from `pixels`, and ask
+here about all but common files. Pixels are RGB 0..255 at every border; normalisation
+belongs to the network.
 """
 
 from __future__ import annotations

@@ -118,10 +118,9 @@ def load(path: str | Path) -> Runtime:
     if path.is_file() and path.suffix == ".tflite":
         return _load_litert(path)
     if path.is_dir():
-        if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-            return _load_workdir(path)
-        if (path / _PRESET).is_file():
-            return _load_preset(path)
+        network = load_network(path)
+        if network:
+            return from_model(network)
         folder = _saved_model_in(path)
         if folder:
             return _load_saved_model(folder)
@@ -151,23 +150,31 @@ def from_model(model: HydraNet) -> Runtime:
     return Runtime(tuple(model.tasks), model.image_size, _BATCH_SIZE, run)
 
 
-def _load_workdir(path: Path) -> Runtime:
-    from hydranet_tf.runs import checkpoints
+def load_network(path: Path) -> HydraNet | None:
+    """The network itself of a workdir (its best checkpoint) or a preset.
 
-    try:
-        return from_model(checkpoints.load_model(path, which=checkpoints.BEST))
-    except checkpoints.CheckpointError as error:
-        raise LoadError(f"cannot load the workdir {path}: {error}") from error
+    Returns:
+        None where the path is neither.
 
+    Raises:
+        LoadError: if it is damaged.
+    """
+    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+        from hydranet_tf.runs import checkpoints
 
-def _load_preset(path: Path) -> Runtime:
-    from hydranet_tf import presets
-    from hydranet_tf.model import HydraNet
+        try:
+            return checkpoints.load_model(path, which=checkpoints.BEST)
+        except checkpoints.CheckpointError as error:
+            raise LoadError(f"cannot load the workdir {path}: {error}") from error
+    if (path / _PRESET).is_file():
+        from hydranet_tf import presets
+        from hydranet_tf.model import HydraNet
 
-    try:
-        return from_model(HydraNet.from_preset(path))
-    except presets.PresetError as error:
-        raise LoadError(str(error)) from error
+        try:
+            return HydraNet.from_preset(path)
+        except presets.PresetError as error:
+            raise LoadError(str(error)) from error
+    return None
 
 
 def _saved_model_in(path: Path) -> Path | None:

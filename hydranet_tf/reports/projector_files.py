@@ -19,14 +19,12 @@ import numpy as np
 from PIL import Image
 from tensorboard.plugins import projector
 
-from hydranet_tf import presets
 from hydranet_tf.data import preprocessing
 from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.exports.runtimes import LoadError
-from hydranet_tf.model import HydraNet, feature_model
+from hydranet_tf.exports import runtimes
+from hydranet_tf.model import feature_model
 from hydranet_tf.reports import report
 from hydranet_tf.reports.findings import EvaluationError, Findings
-from hydranet_tf.runs import checkpoints
 from hydranet_tf.tasks import MISSING, Task
 
 # As many as the projector's t-SNE moves smoothly in a browser.
@@ -42,15 +40,11 @@ def features_of(path: Path) -> keras.Model:
 
     Raises:
         EvaluationError: if the path holds a model that gives answers alone.
-        runtimes.LoadError, checkpoints.CheckpointError: if it holds no whole model.
+        runtimes.LoadError: if it holds no whole model.
     """
-    if (path / "checkpoints").is_dir():
-        return feature_model(checkpoints.load_model(path, which=checkpoints.BEST))
-    if (path / "metadata.json").is_file():
-        try:
-            return feature_model(HydraNet.from_preset(path))
-        except presets.PresetError as error:
-            raise LoadError(str(error)) from error
+    network = runtimes.load_network(path)
+    if network:
+        return feature_model(network)
     raise EvaluationError(
         "--projector shows features from within a network: expected a workdir of "
         f"train.py or a preset; {path} gives answers alone"
