@@ -45,10 +45,10 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     from hydranet_tf.data import pipeline, sources
-    from hydranet_tf.exports import runtimes
     from hydranet_tf.model import answer_model, feature_model
+    from hydranet_tf.runs import networks
 
-    model = runtimes.load_network(Path(_MODEL.value).expanduser())
+    model = networks.load(Path(_MODEL.value).expanduser())
     if not model:
         raise app.UsageError(f"--model={_MODEL.value} is no workdir and no preset")
     answers, features = answer_model(model), feature_model(model)

@@ -72,6 +72,13 @@ class TrainingConfig:
         "Where the backbone starts: an .npz file of convert_weights.py, or "
         "'imagenet' to fetch what is published; empty for random weights.",
     )
+    start_from: str = _setting(
+        "",
+        "Where the whole network starts: a preset, or the workdir of another run "
+        "(its best checkpoint, and its learned loss weights), with the same "
+        "backbone. Heads that answer something else start at random. The image "
+        "size may differ: small faces first, large ones at the end.",
+    )
     width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
     image_size: int = _setting(200, "Side of the images in pixels.")
     augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
@@ -193,6 +200,12 @@ class TrainingConfig:
             "warmup_epochs",
             self.warmup_epochs < self.epochs,
             f"less than the {self.epochs} epochs",
+        )
+        _require(
+            self,
+            "start_from",
+            not (self.start_from and self.backbone_weights),
+            "empty where --backbone_weights is given: both would set the backbone",
         )
         self.fixed_loss_weights()
 

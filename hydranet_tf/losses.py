@@ -170,6 +170,13 @@ class UncertaintyWeights(keras.layers.Layer):
         """s of each task, float32 `[tasks]`."""
         return ops.convert_to_tensor(self._start) + self.rate * self.offsets
 
+    def assign_log_variances(self, values) -> None:
+        """Goes on from other values of s, `[tasks]`: those of an earlier run."""
+        self.offsets.assign(
+            (ops.convert_to_tensor(values) - ops.convert_to_tensor(self._start))
+            / self.rate
+        )
+
     def task_weights(self):
         """exp(-s) of each task (alpha, beta, gamma), float32 `[tasks]`."""
         return ops.exp(-self.log_variances())

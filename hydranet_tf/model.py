@@ -206,8 +206,13 @@ def feature_model(model: HydraNet) -> keras.Model:
         `[batch, features]` that all heads read.
     """
     network = model.network
-    head = network.get_layer(f"{model.tasks[0].name}_hidden")
+    head = network.get_layer(head_layers(model.tasks[0])[0])
     return keras.Model(network.input, head.input, name="features")
+
+
+def head_layers(task: Task) -> tuple[str, str]:
+    """Names of the layers with weights in a task's head, in order."""
+    return f"{task.name}_hidden", f"{task.name}_logits"
 
 
 def _by_path(network: keras.Model) -> dict[str, keras.Variable]:
@@ -234,12 +239,11 @@ def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
 def _head(features, task: Task, dropout: float, seed: int):
     """A small fully connected network; float32 under mixed precision."""
     name = task.name
-    x = layers.Dense(HEAD_UNITS, "relu", dtype="float32", name=f"{name}_hidden")(
-        features
-    )
+    hidden, last = head_layers(task)
+    x = layers.Dense(HEAD_UNITS, "relu", dtype="float32", name=hidden)(features)
     if dropout:
         x = layers.Dropout(dropout, seed=seed, dtype="float32")(x)
-    x = layers.Dense(task.num_logits, dtype="float32", name=f"{name}_logits")(x)
+    x = layers.Dense(task.num_logits, dtype="float32", name=last)(x)
     if task.is_distribution:
         return layers.Rescaling(
             1.0, distributions.prior(task), dtype="float32", name=name

@@ -199,17 +199,16 @@ def test_a_run_begins_with_the_weights_and_records_them(settings, converted, tmp
     kernel = model.network.get_layer("stage2_block1_conv1").kernel
     np.testing.assert_allclose(kernel, 0.5, atol=1e-6)
     assert np.std(model.network.get_layer("age_hidden").kernel) > 0
-    recorded = json.loads((workdir / "run.json").read_text())["backbone_weights"]
-    assert recorded == pretrained.read(weights, "tiny").about
+    recorded = json.loads((workdir / "run.json").read_text())["start"]
+    about = pretrained.read(weights, "tiny").about
+    assert recorded == {**about, "parts": "backbone"}
 
     # From here on the checkpoint has the weights.
     weights.unlink()
     more = TrainingConfig(**{**vars(settings), "epochs": 2})
     training.train(more, workdir)
     assert checkpoints.newest(workdir, checkpoints.LAST)[1].epoch == 2
-    assert (
-        json.loads((workdir / "run.json").read_text())["backbone_weights"] == recorded
-    )
+    assert json.loads((workdir / "run.json").read_text())["start"] == recorded
 
 
 def test_wrong_weights_leave_no_workdir_behind(settings, tmp_path):

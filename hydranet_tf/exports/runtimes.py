@@ -18,6 +18,8 @@ import numpy as np
 
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.exports import litert_metadata
+from hydranet_tf.runs import networks
+from hydranet_tf.runs.networks import LoadError
 from hydranet_tf.tasks import Task
 
 if TYPE_CHECKING:
@@ -33,14 +35,7 @@ _KINDS = (
     "preset (with metadata.json) or a .tflite file"
 )
 
-# What tells a preset from other folders; `presets` itself would import Keras.
-_PRESET = "metadata.json"
-
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
-class LoadError(ValueError):
-    """A path from which no runtime can be made; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +113,7 @@ def load(path: str | Path) -> Runtime:
     if path.is_file() and path.suffix == ".tflite":
         return _load_litert(path)
     if path.is_dir():
-        network = load_network(path)
+        network = networks.load(path)
         if network:
             return from_model(network)
         folder = _saved_model_in(path)
@@ -148,33 +143,6 @@ def from_model(model: HydraNet) -> Runtime:
             return answers.predict_on_batch(images)
 
     return Runtime(tuple(model.tasks), model.image_size, _BATCH_SIZE, run)
-
-
-def load_network(path: Path) -> HydraNet | None:
-    """The network itself of a workdir (its best checkpoint) or a preset.
-
-    Returns:
-        None where the path is neither.
-
-    Raises:
-        LoadError: if it is damaged.
-    """
-    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        from hydranet_tf.runs import checkpoints
-
-        try:
-            return checkpoints.load_model(path, which=checkpoints.BEST)
-        except checkpoints.CheckpointError as error:
-            raise LoadError(f"cannot load the workdir {path}: {error}") from error
-    if (path / _PRESET).is_file():
-        from hydranet_tf import presets
-        from hydranet_tf.model import HydraNet
-
-        try:
-            return HydraNet.from_preset(path)
-        except presets.PresetError as error:
-            raise LoadError(str(error)) from error
-    return None
 
 
 def _saved_model_in(path: Path) -> Path | None:

@@ -21,10 +21,10 @@ from tensorboard.plugins import projector
 
 from hydranet_tf.data import preprocessing
 from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.exports import runtimes
 from hydranet_tf.model import feature_model
 from hydranet_tf.reports import report
 from hydranet_tf.reports.findings import EvaluationError, Findings
+from hydranet_tf.runs import networks
 from hydranet_tf.tasks import MISSING, Task
 
 # As many as the projector's t-SNE moves smoothly in a browser.
@@ -42,7 +42,7 @@ def features_of(path: Path) -> keras.Model:
         EvaluationError: if the path holds a model that gives answers alone.
         runtimes.LoadError: if it holds no whole model.
     """
-    network = runtimes.load_network(path)
+    network = networks.load(path)
     if network:
         return feature_model(network)
     raise EvaluationError(

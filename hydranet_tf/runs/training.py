@@ -18,7 +18,15 @@ from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.devices import strategies
 from hydranet_tf.metrics import score_name, task_metrics
 from hydranet_tf.model import HydraNet
-from hydranet_tf.runs import averaging, callbacks, checkpoints, gradients, preemption
+from hydranet_tf.runs import (
+    averaging,
+    callbacks,
+    checkpoints,
+    gradients,
+    networks,
+    preemption,
+    starts,
+)
 from hydranet_tf.runs.workdir import WorkdirError, describe, opened
 
 # What a user can mend; train.py shows these without a traceback.
@@ -31,6 +39,7 @@ ERRORS = (
     pipeline.BadImagesError,
     pipeline.DamagedCacheError,
     pipeline.TooFewExamplesError,
+    networks.LoadError,
     pretrained.WeightsError,
     sources.SourceError,
 )
@@ -53,7 +62,8 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
             belongs to a run with other settings or other data, or is in use by
             another process.
         ConfigError: on a monitored score that does not exist.
-        hydranet_tf.backbones.pretrained.WeightsError: if the weights cannot be
+        hydranet_tf.backbones.pretrained.WeightsError,
+        hydranet_tf.runs.networks.LoadError: if the first weights cannot be
             read or do not fit.
         hydranet_tf.data.sources.SourceError: if the data cannot be read.
         hydranet_tf.runs.callbacks.TrainingDiverged: if the loss is NaN.
@@ -70,20 +80,10 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         )
     with preemption.notice() as notice, strategies.start(config, workdir) as devices:
         # Before the workdir keeps a setting that would have to be changed.
-        initial = _initial_weights(config, workdir)
+        # A checkpoint has later weights.
+        start = None if checkpoints.any_saved(workdir) else starts.read(config)
         with opened(devices.folder, config):
-            return _train(config, workdir, devices, notice, initial)
-
-
-def _initial_weights(
-    config: TrainingConfig, workdir: Path
-) -> pretrained.Weights | None:
-    """Of the backbone; none where a checkpoint has later ones."""
-    if not config.backbone_weights or checkpoints.any_saved(workdir):
-        return None
-    return pretrained.read(
-        config.backbone_weights, config.backbone, config.width or None
-    )
+            return _train(config, workdir, devices, notice, start)
 
 
 def _train(
@@ -91,7 +91,7 @@ def _train(
     resumed: Path,
     devices: strategies.Devices,
     notice: preemption.Notice,
-    initial: pretrained.Weights | None,
+    start: starts.Start | None,
 ) -> HydraNet:
     # The chief's is the same; the others read there and write elsewhere.
     workdir = devices.folder
@@ -104,10 +104,10 @@ def _train(
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     with devices.scope():
         model = build_model(config, training)
-        if initial is not None:
-            pretrained.assign(initial, model.network.variables)
+        if start is not None:
+            start.assign(model)
         compile_model(model, config, steps)
-    about = None if initial is None else initial.about
+    about = None if start is None else start.about
     describe(workdir, model, training, validation, about)
     # In the scope, where the optimiser makes its variables.
     with devices.scope():
@@ -119,6 +119,8 @@ def _train(
         checkpoint=progress,
     )
     _announce(devices, config, model, training, validation, progress)
+    if about:
+        print(f"starts from {about['path']}: {about['parts']}", flush=True)
     if _ended(config, progress):
         print("the run is finished; raise --epochs to go on", flush=True)
         averaging.keep_average(model)

@@ -132,7 +132,7 @@ def describe(
     model: HydraNet,
     training: Faces,
     validation: Faces,
-    backbone_weights: Mapping[str, str] | None = None,
+    start: Mapping[str, str] | None = None,
 ) -> None:
     """Writes what is needed to repeat the run; checks that it is the same.
 
@@ -140,8 +140,7 @@ def describe(
         workdir: of the run.
         model: what it trains.
         training, validation: its data.
-        backbone_weights: where the backbone's first weights came from; None for
-            random ones.
+        start: where the first weights came from; None for random ones.
 
     Raises:
         WorkdirError: if the run began with other data, or nothing can be
@@ -180,7 +179,7 @@ def describe(
         "keras_backend": keras.backend.backend(),
         "versions": _versions(),
         "data": data,
-        "backbone_weights": backbone_weights,
+        "start": start,
     }
     try:
         atomic.write_text(workdir / "tasks.json", tasks.to_json(model.tasks))
