@@ -88,6 +88,11 @@ class TrainingConfig:
         "published, or by a distribution over years, which also gives an interval.",
         HEADS,
     )
+    mirrored: bool = _setting(
+        False,
+        "The trained network answers with the mean over a face and its mirror "
+        "image: nearer to the labels, and twice the time. Training does not change.",
+    )
     dropout: float = _setting(0.0, "Share of features each head drops.")
     loss_weights: str = _setting(
         LEARNED,

@@ -43,6 +43,9 @@ class HydraNet(keras.Model):
         tasks: what is answered.
         temperatures: by task name, what `answer_model` divides logits by, see
             `temperatures.fit`; 1.0 for a task that is not named.
+        mirrored: `answer_model` looks at each face and at its mirror image, and
+            answers with the mean of their logits: twice the work. Training and
+            its validation look once.
 
     Raises:
         ValueError: on an unknown backbone or augmentation, naming the known;
@@ -60,6 +63,7 @@ class HydraNet(keras.Model):
         seed: int = 0,
         tasks: Sequence[Task] = TASKS,
         temperatures: Mapping[str, float] | None = None,
+        mirrored: bool = False,
         name: str = "hydranet",
         **kwargs,
     ):
@@ -79,6 +83,7 @@ class HydraNet(keras.Model):
         self.seed = seed
         self.tasks = tasks
         self.temperatures = dict(temperatures or {})
+        self.mirrored = mirrored
         self.network = network
         if weighting is None:
             weighting = losses.FixedWeights([1.0] * len(tasks))
@@ -159,6 +164,7 @@ class HydraNet(keras.Model):
             "seed": self.seed,
             "tasks": [vars(task) for task in self.tasks],
             "temperatures": dict(self.temperatures),
+            "mirrored": self.mirrored,
             "name": self.name,
         }
 
@@ -183,7 +189,7 @@ def answer_model(model: HydraNet) -> keras.Model:
     """
     size = model.image_size
     images = keras.Input((size, size, 3), name="images")
-    logits = model.network(images)
+    logits = logit_model(model)(images)
     answers = {}
     for task in model.tasks:
         # A constant of the graph: nothing of it is left at 1.
@@ -193,6 +199,30 @@ def answer_model(model: HydraNet) -> keras.Model:
             scaled = scaled * (1 / temperature)
         answers |= _answers(task, scaled)
     return keras.Model(images, answers, name="answers")
+
+
+def logit_model(model: HydraNet) -> keras.Model:
+    """What `answer_model` makes its answers of, before the temperatures.
+
+    Args:
+        model: shares its weights with the result.
+
+    Returns:
+        A model from images `[batch, side, side, 3]` 0..255 to a dict of logits by
+        task name, as `HydraNet` has them; of a mirrored one the mean over a face
+        and its mirror image.
+    """
+    size = model.image_size
+    images = keras.Input((size, size, 3), name="images")
+    if not model.mirrored:
+        return keras.Model(images, model.network(images), name="logits")
+    # One batch of both, for a quantiser would give two passes weights of their own.
+    both = model.network(ops.concatenate([images, ops.flip(images, axis=2)], axis=0))
+    logits = {}
+    for name, values in both.items():
+        seen, mirrored = ops.split(values, 2)
+        logits[name] = (seen + mirrored) / 2
+    return keras.Model(images, logits, name="logits")
 
 
 def feature_model(model: HydraNet) -> keras.Model:

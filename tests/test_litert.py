@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from small_network import SIZE, assert_same_answers, random_images, random_model
 
 from hydranet_tf.exports import litert, saved_model
-from hydranet_tf.model import answer_model
+from hydranet_tf.model import HydraNet, answer_model
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 
@@ -175,6 +175,23 @@ def test_calibration_on_dull_faces_keeps_the_whole_range_of_pixels(model):
     image = signature_of(content).get_input_details()["images"]
     assert image["quantization"] == (1.0, 0)
     assert (dull == 90).all(), "the caller's images stay as they are"
+
+
+@pytest.mark.parametrize("dynamic_batch", [False, True])
+def test_a_mirrored_network_is_one_file_of_the_same_size(content, model, dynamic_batch):
+    """Its answers: half of the logits' sum, by hand, over a face and its mirror."""
+    mirrored = HydraNet.from_config({**model.get_config(), "mirrored": True})
+    mirrored.set_weights(model.get_weights())
+    found = litert.convert(answer_model(mirrored), dynamic_batch=dynamic_batch)
+    assert litert.foreign_operators(found) == []
+    assert len(found) < 1.02 * len(content)
+    (image,) = random_images(1)
+    signature = Interpreter(model_content=found).get_signature_runner()
+    answers = signature(images=image[np.newaxis].astype(np.float32))
+    faces = np.stack([image, image[:, ::-1]])
+    logits = model.predict_on_batch(faces.astype(np.float32))["race"].mean(0)
+    shares = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(answers["race"][0], shares, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["float32", "int8"])

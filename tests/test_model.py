@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from hydranet_tf import losses
 from hydranet_tf.metrics import task_metrics
-from hydranet_tf.model import HydraNet, answer_model
-from hydranet_tf.tasks import MISSING, TASKS
+from hydranet_tf.model import HydraNet, answer_model, logit_model
+from hydranet_tf.tasks import DISTRIBUTION, MISSING, TASKS, with_head
 
 SIDE = 32
 
@@ -191,3 +191,31 @@ def test_answers_are_divided_by_the_temperature_of_their_head():
     np.testing.assert_allclose(found["race"], expected, rtol=1e-4)
     before = answer_model(plain).predict(images, verbose=0)
     np.testing.assert_allclose(found["gender"], before["gender"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("tasks", [TASKS, with_head(TASKS, DISTRIBUTION)])
+def test_a_mirrored_network_answers_the_mean_of_both_faces(tasks):
+    images, _ = batch(3)
+    plain = HydraNet("tiny", SIDE, tasks=tasks)
+    config = plain.get_config()
+    assert config["mirrored"] is False
+    both = HydraNet.from_config({**config, "mirrored": True})
+    both.set_weights(plain.get_weights())
+    one = plain.predict(images, verbose=0)
+    other = plain.predict(np.ascontiguousarray(images[:, :, ::-1]), verbose=0)
+    assert np.abs(one["race"] - other["race"]).max() > 1e-3
+    # Training and validation see each face once.
+    np.testing.assert_array_equal(both.predict(images, verbose=0)["race"], one["race"])
+    found = answer_model(both).predict(images, verbose=0)
+    exps = np.exp((one["race"] + other["race"]) / 2)
+    np.testing.assert_allclose(
+        found["race"], exps / exps.sum(-1, keepdims=True), rtol=1e-4
+    )
+    mean = {name: (one[name] + other[name]) / 2 for name in one}
+    np.testing.assert_allclose(
+        logit_model(both).predict(images, verbose=0)["age"], mean["age"], rtol=1e-4
+    )
+    # A face and its mirror image get one answer.
+    turned = answer_model(both).predict(images[:, :, ::-1], verbose=0)
+    for name, answers in found.items():
+        np.testing.assert_allclose(turned[name], answers, rtol=1e-4, err_msg=name)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from hydranet_tf import temperatures
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.exports import runtimes
+from hydranet_tf.model import logit_model
 from hydranet_tf.reports import (
     breakdown,
     margin_picture,
@@ -168,7 +169,8 @@ def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
             f"{workdir} is none; calibrate the workdir, then export it"
         )
     model = checkpoints.load_model(workdir)
-    logits = model.predict(pipeline.evaluation_batches(faces, batch_size), verbose=0)
+    batches = pipeline.evaluation_batches(faces, batch_size)
+    logits = logit_model(model).predict(batches, verbose=0)
     found = temperatures.fit(model.tasks, logits, faces.examples.labels)
     folder, _ = checkpoints.newest(workdir)
     checkpoints.keep_temperatures(workdir, folder.name, found)

@@ -230,6 +230,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
         weighting=weighting,
         seed=config.seed,
         tasks=asked,
+        mirrored=config.mirrored,
     )
     if config.sync_batch_norm:
         strategies.synchronise_batch_norm(model)
