@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from released import LITERT, PRESET, RECIPE, REPORT
 from sample_pictures import astronaut
 
 from hydranet_tf.exports import runtimes
@@ -17,9 +18,6 @@ from hydranet_tf.photos.predictor import Predictor
 from hydranet_tf.reports import evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESET = ROOT / "presets" / "utkface_resnet18"
-LITERT = PRESET / "hydranet.tflite"
-REPORT = ROOT / "results" / "utkface_resnet18" / "report.json"
 MOST_MEGABYTES = 12
 
 
@@ -78,7 +76,7 @@ def test_the_card_quotes_the_report():
 
 
 def test_the_settings_are_those_of_the_recipe():
-    recipe = (ROOT / "configs" / "utkface_resnet18.flags").read_text()
+    recipe = RECIPE.read_text()
     network = json.loads((PRESET / "config.json").read_text())
     for name in ("backbone", "width", "image_size"):
         assert f"--{name}={network[name]}\n" in recipe

@@ -1,5 +1,7 @@
 """The page of web/ in a real browser, beside the Python predictor.
 
+Both answer with the very file of presets/; what that network is not (another variant,
+without an interval, broken) is tried with small random ones.
 Needs node, npm and chromium, hence the mark: `python -m pytest -m web`. The browser
 is driven once, by web/tests/browser.mjs; the tests look at what it wrote down.
 HYDRANET_WEB_SCREENSHOTS names a folder that keeps the screenshots.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -18,7 +21,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from small_network import SIZE
 from web_page import (
     MODELS,
     chromium,
@@ -27,10 +29,11 @@ from web_page import (
     write_broken_models,
     write_model,
     write_pictures,
+    write_released,
 )
 
 from hydranet_tf.data import preprocessing
-from hydranet_tf.exports import parity, runtimes
+from hydranet_tf.exports import litert, litert_metadata, parity, runtimes
 from hydranet_tf.photos import predictor
 from hydranet_tf.tasks import TASKS
 
@@ -42,14 +45,14 @@ SCREENSHOTS = (
     "11_camera_refused",
 )  # fmt: skip
 
-# Arithmetic in another order on the same pixels. Of the variants with weights in
-# eight bits, a value that lies between two steps may go to either.
+# By variant: arithmetic in another order on the same pixels and weights. Of those
+# with weights in eight bits, a value that lies between two steps may go to either.
 BOUNDS = {
-    "model": parity.MAX_DIFFERENCE["float32"],
-    "float16": parity.MAX_DIFFERENCE["float32"],
-    "dynamic": {"years": 0.5, "probability": 0.01},
-    "int8": {"years": 0.5, "probability": 0.01},
-    "integer": {"years": 1.0, "probability": 0.02},
+    litert.FLOAT32: parity.MAX_DIFFERENCE[litert.FLOAT32],
+    litert.FLOAT16: parity.MAX_DIFFERENCE[litert.FLOAT32],
+    litert.DYNAMIC: {"years": 0.5, "probability": 0.01},
+    litert.INT8: {"years": 0.5, "probability": 0.01},
+    litert.INTEGER: {"years": 1.0, "probability": 0.02},
 }
 
 
@@ -60,8 +63,22 @@ def inputs(tmp_path_factory) -> Path:
     for name in MODELS:
         write_model(folder, name)
     write_broken_models(folder)
+    write_released(folder)
     write_pictures(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def released(inputs) -> runtimes.Runtime:
+    """The network of presets/ in Python."""
+    return runtimes.load(inputs / "released.tflite")
+
+
+@pytest.fixture(scope="module")
+def bound(inputs) -> dict:
+    """Of that network's variant."""
+    description, _ = litert_metadata.read(inputs / "released.tflite")
+    return BOUNDS[description["variant"]]
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +106,26 @@ def assert_same(tasks: dict, expected: dict, bound: dict) -> None:
 
 
 def crop_of(face: dict) -> np.ndarray:
-    return np.array(face["crop"], np.uint8).reshape(1, SIZE, SIZE, 3)
+    """What the network saw, `[1, side, side, 3]`."""
+    side = math.isqrt(len(face["crop"]) // 3)
+    return np.array(face["crop"], np.uint8).reshape(1, side, side, 3)
 
 
-@pytest.mark.parametrize("picture", ["face.png", "wide.png", "clear.png", "turned.jpg"])
+@pytest.mark.parametrize(
+    "picture", ["chip.png", "face.png", "wide.png", "clear.png", "turned.jpg"]
+)
 def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
-    report, inputs, picture
+    report, inputs, released, bound, picture
 ):
     """Decoded, turned, laid over white, cut, resized and answered the same."""
     (face,) = report["answers"][picture]["faces"]
     encoded = (inputs / picture).read_bytes()
-    crop = preprocessing.decode_and_resize(tf.constant(encoded), SIZE).numpy()
+    size = released.image_size
+    crop = preprocessing.decode_and_resize(tf.constant(encoded), size).numpy()
     off = np.abs(crop_of(face)[0].astype(int) - crop)
     # Canvases hold colour multiplied by alpha in eight bits.
     assert off.max() <= (1 if picture == "clear.png" else 0)
-    ask = predictor.Predictor(inputs / "model.tflite", detector=None)
-    (expected,) = ask(inputs / picture)
+    (expected,) = predictor.Predictor(released, detector=None)(inputs / picture)
     flat = {
         "age": [expected.age],
         "age_low": [expected.age_low],
@@ -112,42 +133,44 @@ def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
         "gender": [list(expected.probabilities["gender"].values())],
         "race": [list(expected.probabilities["race"].values())],
     }
-    assert_same(face["tasks"], flat, BOUNDS["model"])
+    assert_same(face["tasks"], flat, bound)
 
 
-@pytest.mark.parametrize("name", ["float16", "dynamic", "int8", "integer"])
+@pytest.mark.parametrize("name", ["model", "float16", "dynamic", "int8", "integer"])
 def test_every_variant_answers_as_in_python(report, inputs, name):
     seen = report["answers"][name]
     (face,) = seen["faces"]
     expected = runtimes.load(inputs / f"{name}.tflite").answers(crop_of(face))
-    assert_same(face["tasks"], expected, BOUNDS[name])
+    assert_same(face["tasks"], expected, BOUNDS[MODELS[name][1]])
     assert f"{name}.tflite: age, gender, race; " in seen["about"]
 
 
-def test_a_found_face_is_cut_where_python_cuts_it(report, inputs):
+def test_a_found_face_is_cut_where_python_cuts_it(report, inputs, released, bound):
     """Two detectors, one contract."""
     seen = report["answers"]["astronaut"]
     (face,) = seen["faces"]
     assert seen["status"].startswith("1 face found: ")
     assert seen["picture"] == "The picture, 1 face marked"
-    runtime = runtimes.load(inputs / "model.tflite")
-    assert_same(face["tasks"], runtime.answers(crop_of(face)), BOUNDS["model"])
-    ask = predictor.Predictor(runtime)
+    assert_same(face["tasks"], released.answers(crop_of(face)), bound)
+    ask = predictor.Predictor(released)
     crop = ask.find(inputs / "astronaut.png").crops[0].astype(int)
     shown = crop_of(face)[0].astype(int)
     assert np.abs(shown - crop).mean() < 20
     assert np.corrcoef(shown.ravel(), crop.ravel())[0, 1] > 0.9
+    # Two cuts, two answers, near each other.
     (expected,) = ask(inputs / "astronaut.png")
     for task in ("gender", "race"):
         np.testing.assert_allclose(
-            face["tasks"][task], list(expected.probabilities[task].values()), atol=0.01
+            face["tasks"][task], list(expected.probabilities[task].values()), atol=0.05
         )
-    assert face["tasks"]["age"][0] == pytest.approx(expected.age, abs=0.1)
+    assert face["tasks"]["age"][0] == pytest.approx(expected.age, abs=2)
 
 
-def test_many_faces(report):
+def test_many_faces(report, released, bound):
     seen = report["answers"]["crowd"]
     assert len(seen["faces"]) == 6
+    for face in seen["faces"]:
+        assert_same(face["tasks"], released.answers(crop_of(face)), bound)
     assert seen["status"].startswith("6 faces found: ")
     assert [face["text"].split("\n")[0] for face in seen["faces"]] == [
         f"Face {i}" for i in range(1, 7)
@@ -185,10 +208,42 @@ def test_a_picture_without_a_face_gets_its_sentence(report):
     assert seen["error"] is None and seen["faces"] == []
 
 
-def test_a_broken_model_leaves_the_one_before(report):
+KEPT = (
+    "The model before it, integer.tflite, is still in use, and the answers are its own."
+)
+
+
+@pytest.mark.parametrize("name", ["cut", "foreign", "damaged", "any_batch"])
+def test_a_refused_model_is_named_and_the_one_before_stays(report, name):
+    """Its answers too, with a word that they are not the refused file's."""
+    seen, before = report["answers"][f"model_{name}"], report["answers"]["integer"]
+    assert seen["error"].startswith(f"{name}.tflite: ") and seen["error"].endswith(KEPT)
+    assert seen["about"] == before["about"]
+    assert seen["faces"][0]["tasks"] == before["faces"][0]["tasks"]
+
+
+def test_after_a_refused_model_the_one_before_answers(report):
     after, before = report["answers"]["after_broken"], report["answers"]["integer"]
     assert after["faces"][0]["tasks"] == before["faces"][0]["tasks"]
     assert after["error"] is None
+
+
+def test_a_refused_picture_is_named_and_the_one_before_stays(report):
+    answers = report["answers"]
+    seen, before = answers["after_broken_picture"], answers["integer"]
+    assert seen["error"].startswith("broken.jpg: ")
+    assert seen["error"].endswith("The picture that is shown is the one before it.")
+    assert seen["faces"][0]["tasks"] == before["faces"][0]["tasks"]
+
+
+def test_no_more_is_said_to_stay_than_there_is(report):
+    answers = report["answers"]
+    for state in ("first_model", "first_picture"):
+        assert "before it" not in answers[state]["error"]
+    # A model without a face that it answered for.
+    error = answers["no_face_model_cut"]["error"]
+    assert error.endswith("The model before it, released.tflite, is still in use.")
+    assert answers["no_face_model_cut"]["faces"] == []
 
 
 def test_files_may_be_dropped(report):
@@ -196,12 +251,13 @@ def test_files_may_be_dropped(report):
     assert dropped["faces"][0]["tasks"] == chosen["faces"][0]["tasks"]
 
 
-def test_a_camera_is_answered(report):
+def test_a_camera_is_answered(report, released, bound):
     seen = report["camera"]
     assert seen["button"] == "Stop the camera"
     assert seen["stopped"] == "Use the camera"
     assert seen["status"] == "1 face found."
-    assert len(seen["faces"]) == 1
+    (face,) = seen["faces"]
+    assert_same(face["tasks"], released.answers(crop_of(face)), bound)
 
 
 def test_no_camera_and_a_refused_one_get_their_sentence(report):

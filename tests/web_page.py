@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from released import LITERT
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
 
 from hydranet_tf.exports import litert, saved_model
 from hydranet_tf.model import answer_model
+from hydranet_tf.photos import crops, detection
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 WEB = Path(__file__).resolve().parents[1] / "web"
 
 BY_YEAR = with_head(TASKS, DISTRIBUTION)
-# By the name of its file: tasks, variant and options of a model.
+# By the name of its file: tasks, variant and options of a model. They are what the
+# released network is not: small, without an interval, of every variant.
 MODELS = {
     "model": (BY_YEAR, litert.FLOAT32, {}),
     "any_batch": (TASKS, litert.FLOAT32, {"dynamic_batch": True}),
@@ -73,6 +76,11 @@ def write_model(folder: Path, name: str) -> None:
     )
 
 
+def write_released(folder: Path) -> None:
+    """The file that the repository carries, under a name that never changes."""
+    shutil.copyfile(LITERT, folder / "released.tflite")
+
+
 def write_broken_models(folder: Path) -> None:
     """Spoils copies of "model" in three ways."""
     content = bytearray((folder / "model.tflite").read_bytes())
@@ -85,6 +93,10 @@ def write_broken_models(folder: Path) -> None:
 def write_pictures(folder: Path) -> None:
     """A photograph, and drawn pictures of every kind; no face is in those."""
     astronaut().save(folder / "astronaut.png")
+    pixels = np.asarray(astronaut())
+    (face,) = detection.find_faces(pixels)
+    chip = crops.cut(pixels, crops.locate(face), 200)
+    Image.fromarray(chip).save(folder / "chip.png")
     crowd(3, 2, 240).save(folder / "crowd.png")
     # What a camera films: frames of JPEG, one after the other.
     astronaut().crop((0, 0, 512, 384)).resize((640, 480)).save(

@@ -14,6 +14,7 @@ const cameraButton = element<HTMLButtonElement>("camera");
 const whole = element<HTMLInputElement>("whole");
 
 let model: Model | undefined;
+let modelName = "";
 let picture: Picture | undefined;
 let camera: MediaStream | undefined;
 
@@ -43,14 +44,25 @@ function say(text: string): void {
 }
 
 function fail(error: unknown): void {
-  const known = [ModelError, PictureError, CameraError].some((k) => error instanceof k);
+  const known = isKnown(error);
   const text = known
-    ? (error as Error).message
+    ? error.message
     : `Something went wrong in the page: ${String(error)}. Load it again.`;
   element("status").textContent = "";
   element("error").textContent = text;
   element("error").hidden = false;
   if (!known) console.error(error);
+}
+
+/** Whether the message is for the user; all else is a fault of the page. */
+function isKnown(error: unknown): error is Error {
+  return [ModelError, PictureError, CameraError].some((k) => error instanceof k);
+}
+
+/** Says of a refused file its name, and what the page still shows instead. */
+function refused(error: unknown, file: File, kept: string): unknown {
+  if (isKnown(error)) error.message = `${file.name}: ${error.message} ${kept}`.trim();
+  return error;
 }
 
 /** Lets the browser paint what was said before work that keeps it from that. */
@@ -62,9 +74,16 @@ function useModel(file: File): Promise<void> {
   return inTurn(async () => {
     say(`Reading ${file.name} …`);
     await painted();
-    const loaded = await Model.load(new Uint8Array(await file.arrayBuffer()));
+    const content = new Uint8Array(await file.arrayBuffer());
+    const loaded = await Model.load(content).catch((error: unknown) => {
+      // Most exports have one name: "before" tells the two files apart.
+      const inUse = model ? `The model before it, ${modelName}, is still in use` : "";
+      const answers = element("results").hidden ? "." : ", and the answers are its own.";
+      throw refused(error, file, inUse && inUse + answers);
+    });
     model?.delete();
     model = loaded;
+    modelName = file.name;
     element("model-about").textContent = modelLine(file.name, model.description);
     await answer();
   });
@@ -75,8 +94,10 @@ function usePicture(file: File): Promise<void> {
   return inTurn(async () => {
     say(`Reading ${file.name} …`);
     await painted();
-    const decoded = await decode(file);
-    picture = decoded;
+    picture = await decode(file).catch((error: unknown) => {
+      const kept = picture ? "The picture that is shown is the one before it." : "";
+      throw refused(error, file, kept);
+    });
     await answer();
   });
 }

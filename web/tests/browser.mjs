@@ -1,6 +1,7 @@
 // Drives the built page in Chromium and writes down what it saw, for
 // tests/test_web.py: node browser.mjs CHROMIUM INPUTS OUTPUTS
-// INPUTS holds models, pictures and camera.mjpeg; OUTPUTS receives report.json and
+// INPUTS holds models, of which released.tflite is the one of presets/, pictures and
+// camera.mjpeg; OUTPUTS receives report.json and
 // a screenshot of each main state.
 import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -101,7 +102,12 @@ const browser = await launch();
   await shot(page, "1_start");
   await inspect(page, "start");
   report.isolated = await page.evaluate(() => self.crossOriginIsolated);
-  await useModel(page, "model.tflite");
+  // Refused before there is anything that could stay.
+  await useModel(page, "foreign.tflite");
+  report.answers.first_model = await seen(page);
+  await usePicture(page, "broken.jpg");
+  report.answers.first_picture = await seen(page);
+  await useModel(page, "released.tflite");
   report.model = await seen(page);
   await usePicture(page, "astronaut.png");
   report.answers.astronaut = await seen(page);
@@ -119,26 +125,30 @@ const browser = await launch();
   report.answers.broken_picture = await seen(page);
   await usePicture(page, "tiny.png");
   report.answers.tiny_picture = await seen(page);
+  await useModel(page, "cut.tflite");
+  report.answers.no_face_model_cut = await seen(page);
 
   // Pictures that are a face already.
   await page.check("#whole");
-  for (const name of ["face.png", "turned.jpg", "clear.png", "wide.png"]) {
+  for (const name of ["face.png", "turned.jpg", "clear.png", "wide.png", "chip.png"]) {
     await usePicture(page, name);
     report.answers[name] = await seen(page);
   }
-  for (const name of ["float16", "dynamic", "int8", "integer"]) {
+  await shot(page, "5_face_already");
+  for (const name of ["model", "float16", "dynamic", "int8", "integer"]) {
     await useModel(page, `${name}.tflite`);
     await usePicture(page, "face.png");
     report.answers[name] = await seen(page);
   }
-  await shot(page, "5_face_already");
 
-  // A broken model leaves the one that works.
+  // A broken model leaves the one that works, and a broken picture the one before.
   for (const name of ["cut", "foreign", "damaged", "any_batch"]) {
     await useModel(page, `${name}.tflite`);
     report.answers[`model_${name}`] = await seen(page);
   }
   await shot(page, "6_broken_model");
+  await usePicture(page, "broken.jpg");
+  report.answers.after_broken_picture = await seen(page);
   await usePicture(page, "face.png");
   report.answers.after_broken = await seen(page);
   await page.context().close();
@@ -164,7 +174,7 @@ const browser = await launch();
   for (let i = 0; i < 4; i++) {
     await page.keyboard.press("Tab");
     focused.push(await page.evaluate(() => document.activeElement.id));
-    if (focused[i] === "model-file") await choose("model.tflite");
+    if (focused[i] === "model-file") await choose("released.tflite");
     if (focused[i] === "picture-file") await choose("astronaut.png");
   }
   const before = await seen(page);
@@ -188,7 +198,7 @@ const browser = await launch();
     }
     return transfer;
   }, await Promise.all(
-    ["astronaut.png", "model.tflite"].map(async (name) => [
+    ["astronaut.png", "released.tflite"].map(async (name) => [
       name,
       (await readFile(file(name))).toString("base64"),
     ]),
@@ -256,7 +266,7 @@ const browser = await launch();
 {
   const plain = await serve({ configFile: false, preview: { port: 0 } });
   const page = await visit(browser, plain.url);
-  await useModel(page, "model.tflite");
+  await useModel(page, "released.tflite");
   await page.check("#whole");
   await usePicture(page, "face.png");
   report.plain = {
@@ -276,7 +286,7 @@ await browser.close();
     `--use-file-for-fake-video-capture=${file("camera.mjpeg")}`,
   );
   const page = await visit(camera, server.url, { permissions: ["camera"] });
-  await useModel(page, "model.tflite");
+  await useModel(page, "released.tflite");
   await page.click("#camera");
   await page.waitForSelector("#faces > li", { timeout: 60_000 });
   report.camera = { button: await page.textContent("#camera"), ...(await seen(page)) };
