@@ -1,9 +1,11 @@
-"""The highest resident memory of a process that takes training steps."""
+"""The highest resident memory of a process."""
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 PEAKS = ("peak_bytes", "peak_bytes_after_imports")
@@ -21,6 +23,13 @@ def of_steps(make: Callable[[], Callable[[], object]]) -> dict[str, int]:
     for _ in range(_STEPS):
         step()
     return dict(zip(PEAKS, (peak_bytes(), imported), strict=True))
+
+
+def in_new_process(function: Callable, *arguments):
+    """What `function` returns where the peak of memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as processes:
+        return processes.submit(function, *arguments).result()
 
 
 def peak_bytes() -> int:

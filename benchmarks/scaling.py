@@ -13,12 +13,10 @@ of each. Without --data it measures on smooth random pictures of 200 x 200 pixel
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,13 +42,6 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often a batch is timed.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
 
 _TIMES = (1, 4, 16)
-
-
-def in_new_process(function, *arguments):
-    """Whose peak of memory is its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as processes:
-        return processes.submit(function, *arguments).result()
 
 
 def read_all(folder: str, count: int, size: int, batch_size: int) -> dict:
@@ -103,14 +94,18 @@ def answer(settings: config.TrainingConfig) -> dict:
         def run():
             # Keeps the interpreter alive as long as its signature.
             assert interpreter
-            signature(images=images)
+            for _ in range(repeats[count]):
+                signature(images=images)
 
         return run
 
     counts = [int(count) for count in _BATCHES.value]
+    # All answer for about as many images: one alone is over before the machine has
+    # got going.
+    repeats = {count: -(-max(counts) // count) for count in counts}
     found = rounds.taken({str(n): runner(n) for n in counts}, _ROUNDS.value)
     rates = {
-        name: int(name) / spent
+        name: int(name) * repeats[int(name)] / spent
         for name, spent in rounds.medians(found[rounds.SECONDS]).items()
     }
     return {"images_per_second": rates, **found}
@@ -118,7 +113,7 @@ def answer(settings: config.TrainingConfig) -> dict:
 
 def measure(settings: config.TrainingConfig) -> dict:
     by_data = [
-        in_new_process(
+        memory.in_new_process(
             read_all,
             settings.data,
             times * _PICTURES.value,
@@ -128,7 +123,9 @@ def measure(settings: config.TrainingConfig) -> dict:
         for times in _TIMES
     ]
     by_side = [
-        in_new_process(train, dataclasses.replace(settings, image_size=int(side)))
+        memory.in_new_process(
+            train, dataclasses.replace(settings, image_size=int(side))
+        )
         for side in _SIDES.value
     ]
     return {
@@ -151,11 +148,23 @@ def draw(found: dict, folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    def figure(name, title, x, y, lines):
+    def figure(name, title, x, y, lines, scale="linear"):
         fig, axis = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
         for label, xs, ys in lines:
             axis.plot(xs, ys, marker="o", label=label)
-        axis.set(title=title, xlabel=x, ylabel=y, ylim=(0, None), xlim=(0, None))
+            for place in zip(xs, ys, strict=True):
+                axis.annotate(
+                    f"{place[1]:.3g}", place, (0, 7), textcoords="offset points",
+                    ha="center",
+                )  # fmt: skip
+        axis.set_xscale(scale, **({"base": 2} if scale == "log" else {}))
+        axis.set_xticks(xs, map(str, xs))
+        axis.minorticks_off()
+        # From zero, and with room for the highest number.
+        top = 1.2 * max(max(ys) for _, _, ys in lines)
+        axis.set(title=title, xlabel=x, ylabel=y, ylim=(0, top))
+        if scale == "linear":
+            axis.set_xlim(0, 1.08 * max(xs))
         if len(lines) > 1:
             axis.legend()
         fig.savefig(folder / name, dpi=120)
@@ -164,11 +173,12 @@ def draw(found: dict, folder: Path) -> None:
     rows = found["data"]
     count = [row["pictures"] for row in rows]
     figure(
-        "data_time.png", "Reading a data set once", "pictures", "seconds",
+        "data_time.png", "Time to read a data set once", "pictures", "seconds",
         [("", count, [row["seconds"] for row in rows])],
     )  # fmt: skip
     figure(
-        "data_memory.png", "Reading a data set once", "pictures", "peak memory, GiB",
+        "data_memory.png", "Memory to read a data set once", "pictures",
+        "peak of the process, GiB",
         [("", count, [row["peak_bytes"] / 2**30 for row in rows])],
     )  # fmt: skip
     rows = found["image_size"]
@@ -184,9 +194,10 @@ def draw(found: dict, folder: Path) -> None:
     rates = found["batch"]["images_per_second"]
     figure(
         "batch.png",
-        f"{settings['backbone']} at {settings['image_size']} px, LiteRT float32",
+        f"{settings['backbone']}, {settings['image_size']} px, LiteRT float32, "
+        f"threads: {settings['threads']}",
         "images in a batch", "images a second",
-        [("", [int(count) for count in rates], list(rates.values()))],
+        [("", [int(count) for count in rates], list(rates.values()))], "log",
     )  # fmt: skip
 
 

@@ -1,0 +1,140 @@
+"""One network with three answers against three networks with one answer each.
+
+    python benchmarks/three_networks.py --json=results/three_networks.json
+
+writes float32 LiteRT files of untrained networks and lets them answer for one face
+with one thread: time in turns, memory in processes of their own, above what the
+imports take. The same of training stands in training_step.py (time) and
+`training_memory.py --against=one_task`.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import memory
+import rounds
+from absl import app, flags, logging
+
+_BACKBONE = flags.DEFINE_string("backbone", "resnet34", "The network.")
+_SIZE = flags.DEFINE_integer("image_size", 128, "Side of its images in pixels.")
+_ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each is timed.")
+_ANSWERS = flags.DEFINE_integer("answers", 5, "Answers in a round.")
+_JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
+
+ONE, THREE = "one network", "three networks"
+_GOAL = 0.36
+
+
+def write(folder: Path) -> dict[str, list[str]]:
+    """The files of both ways."""
+    from hydranet_tf.exports import litert
+    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.tasks import TASKS
+
+    def file(name, tasks):
+        model = HydraNet(_BACKBONE.value, _SIZE.value, tasks=tasks)
+        path = folder / f"{name}.tflite"
+        path.write_bytes(litert.convert(answer_model(model)))
+        return str(path)
+
+    return {
+        ONE: [file("all", TASKS)],
+        THREE: [file(task.name, [task]) for task in TASKS],
+    }
+
+
+def runner(paths: list[str], size: int):
+    """What lets every file answer once; returns the answers by name."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreters = [Interpreter(path, num_threads=1) for path in paths]
+    signatures = [each.get_signature_runner() for each in interpreters]
+    image = np.full((1, size, size, 3), 128, np.float32)
+
+    def run():
+        # Keeps the interpreters alive as long as their signatures.
+        assert interpreters
+        answers = {}
+        for signature in signatures:
+            answers |= signature(images=image)
+        return answers
+
+    return run
+
+
+def answer_bytes(paths: list[str], size: int) -> int:
+    """Memory of the first answers above that of the imports, in this process."""
+    import ai_edge_litert.interpreter  # noqa: F401
+    import numpy as np  # noqa: F401
+
+    imported = memory.peak_bytes()
+    runner(paths, size)()
+    return memory.peak_bytes() - imported
+
+
+def measure(folder: Path) -> dict:
+    size = _SIZE.value
+    files = write(folder)
+    ways = {name: runner(paths, size) for name, paths in files.items()}
+
+    def repeated(run):
+        return lambda: [run() for _ in range(_ANSWERS.value)]
+
+    found = rounds.taken(
+        {name: repeated(run) for name, run in ways.items()}, _ROUNDS.value
+    )
+    peaks = {
+        name: memory.in_new_process(answer_bytes, paths, size)
+        for name, paths in files.items()
+    }
+    return {
+        **found,
+        "answers": {name: sorted(run()) for name, run in ways.items()},
+        "milliseconds": {
+            name: 1e3 * spent / _ANSWERS.value
+            for name, spent in rounds.medians(found[rounds.SECONDS]).items()
+        },
+        "bytes_above_imports": peaks,
+        "ratios": {
+            **rounds.ratios(found, ONE, THREE),
+            "memory": peaks[ONE] / peaks[THREE],
+        },
+        "settings": {
+            "backbone": _BACKBONE.value, "image_size": size,
+            "answers_in_a_round": _ANSWERS.value,
+        },
+        "machine": rounds.machine(["ai-edge-litert"]),
+    }  # fmt: skip
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    # The converter reports every file it writes.
+    logging.set_verbosity(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder))
+    for name, taken in found["milliseconds"].items():
+        print(
+            f"{name:>14}: {taken:.1f} ms, "
+            f"{found['bytes_above_imports'][name] / 1e6:.0f} MB"
+        )
+    ratios = found["ratios"]
+    print(
+        f"one network takes {ratios[rounds.SECONDS]:.2f} of the time of three, "
+        f"{ratios[rounds.CPU_SECONDS]:.2f} of the processor time, "
+        f"{ratios['memory']:.2f} of the memory (goal: at most {_GOAL})"
+    )
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
