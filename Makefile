@@ -61,7 +61,9 @@ $(BENCH_INSTALLED): $(INSTALLED) requirements-bench.txt
 
 bench: $(BENCH_INSTALLED) ## Measure against PyTorch, ONNX Runtime and others: bench_output/
 	@mkdir -p bench_output
-	@for name in input_pipeline photographs decoding runtimes; do \
+	@echo "== input_pipeline" && $(VENV)/bin/python benchmarks/input_pipeline.py \
+	  --flagfile=configs/utkface_resnet18.flags --json=bench_output/input_pipeline.json
+	@for name in photographs decoding runtimes three_networks training_step; do \
 	  echo "== $$name" && $(VENV)/bin/python benchmarks/$$name.py \
 	    --json=bench_output/$$name.json || exit 1; done
 	@echo "== training_memory" && $(VENV)/bin/python benchmarks/training_memory.py \
