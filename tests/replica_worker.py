@@ -8,6 +8,7 @@ process. tests/test_strategies.py starts it and compares the outputs.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -17,12 +18,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
 
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.sources import Examples
 from hydranet_tf.devices import multi_worker, strategies
-from hydranet_tf.runs import averaging, training
+from hydranet_tf.runs import averaging, training, worst_faces
 from hydranet_tf.tasks import MISSING
 
 BATCH, STEPS, SIDE = 8, 3, 32
@@ -119,6 +122,37 @@ def train(config, devices) -> dict[str, np.ndarray]:
     return found
 
 
+def worst_answers(strategy, devices, workdir) -> dict[str, np.ndarray]:
+    """The pictures of a run that keeps an average of its weights, by task."""
+    keras.mixed_precision.set_dtype_policy("float32")
+    settings = COMMON | CASES["clipped"] | {"epochs": worst_faces.EVERY}
+    config = TrainingConfig(**settings, strategy=strategy)
+    part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
+    with devices.scope():
+        model = training.build_model(config, part)
+        training.compile_model(model, config, STEPS)
+    fill(model)
+    record = Record()
+    model.fit(
+        pipeline.validation_batches(part, BATCH),
+        steps_per_epoch=STEPS,
+        epochs=config.epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[worst_faces.WorstFaces(workdir, validation, BATCH), record],
+    )
+    events = event_accumulator.EventAccumulator(
+        str(workdir / "tensorboard/largest_errors"), size_guidance={"tensors": 0}
+    )
+    events.Reload()
+    found = {"steps": np.array(len(record.rows))}
+    for tag in events.Tags()["tensors"]:
+        (event,) = events.Tensors(tag)
+        with Image.open(io.BytesIO(event.tensor_proto.string_val[2])) as picture:
+            found[f"picture/{tag}"] = np.asarray(picture.convert("RGB"))
+    return found
+
+
 def keras_alone(devices) -> dict[str, np.ndarray]:
     """Whether Keras trains under the strategy without our reductions."""
     keras.mixed_precision.set_dtype_policy("float32")
@@ -155,6 +189,10 @@ def main(output, strategy, cpu_devices, *cases):
         for case in cases:
             if case == "keras_alone":
                 results = keras_alone(devices)
+            elif case == "worst_answers":
+                # Another folder for each process: they run at the same time.
+                folder = Path(output).with_suffix("")
+                results = worst_answers(strategy, devices, folder)
             else:
                 config = TrainingConfig(**COMMON, **CASES[case], strategy=strategy)
                 results = train(config, devices)
