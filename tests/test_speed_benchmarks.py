@@ -230,9 +230,9 @@ import sys, time, types
 from absl import app
 
 sys.modules["torch_peer"] = types.ModuleType("torch_peer")
-import steps, training_step
+import training_step
 
-steps.pytorch = lambda backbone, batch: lambda: time.sleep(0.5)
+training_step.steps.pytorch = lambda backbone, batch: lambda: time.sleep(0.5)
 app.run(training_step.main)
 """
 
