@@ -17,6 +17,8 @@ from absl import app, flags, logging
 from hydranet_tf import config
 
 config.define_flags()
+# Or --help would name the flags of this file alone.
+flags.adopt_module_key_flags(config)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: new, or to be resumed.", required=True
 )
