@@ -117,6 +117,24 @@ def test_a_command_is_one(page, command):
             assert (ROOT / (value or word)).exists(), word
 
 
+def test_flags_in_a_sentence_are_those_of_a_script():
+    scripts = [
+        ROOT / name
+        for name in documents.tracked()
+        if name.endswith(".py") and not name.startswith(("tests/", "hydranet_tf/"))
+    ]
+    known = set.union(*map(flag_names, scripts))
+    named = {
+        (page, flag)
+        for page in PAGES
+        # A dash inside: of another program.
+        for flag in re.findall(r"`--(\w+)(?!-)\b", documents.without_code_blocks(page))
+    }
+    assert ("README.md", "show_faces") in named and "strategy" in known
+    known |= {f"no{name}" for name in known}
+    assert {(page, flag) for page, flag in named if flag not in known} == set()
+
+
 # In a process of its own, as scripts define flags of the same name. Each command gets
 # a copy of them: what one sets, another shall not find set.
 PARSE = """
