@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from hydranet_tf import backbones, distributions, losses, presets
@@ -216,10 +217,8 @@ def logit_model(model: HydraNet) -> keras.Model:
     images = keras.Input((size, size, 3), name="images")
     if not model.mirrored:
         return keras.Model(images, model.network(images), name="logits")
-    # One batch of both, for a quantiser would give two passes weights of their own.
-    both = model.network(ops.concatenate([images, ops.flip(images, axis=2)], axis=0))
     logits = {}
-    for name, values in both.items():
+    for name, values in model.network(_with_mirror_images(images)).items():
         seen, mirrored = ops.split(values, 2)
         logits[name] = (seen + mirrored) / 2
     return keras.Model(images, logits, name="logits")
@@ -238,6 +237,21 @@ def feature_model(model: HydraNet) -> keras.Model:
     network = model.network
     head = network.get_layer(head_layers(model.tasks[0])[0])
     return keras.Model(network.input, head.input, name="features")
+
+
+def _with_mirror_images(images):
+    """`[n, side, side, 3]` to `[2 n, side, side, 3]`: the faces, then their mirrors.
+
+    One batch, for a quantiser would give a second pass weights of its own. By one
+    operation that reads the images, for the first one becomes the input of a file
+    in 8 bits; a concatenation with the flipped images would be the second.
+    """
+    size = images.shape[1]
+    columns = np.arange(size)
+    both = ops.take(images, np.concatenate([columns, columns[::-1]]), axis=2)
+    both = ops.reshape(both, (-1, size, 2, size, 3))
+    both = ops.transpose(both, (2, 0, 1, 3, 4))
+    return ops.reshape(both, (-1, size, size, 3))
 
 
 def head_layers(task: Task) -> tuple[str, str]:

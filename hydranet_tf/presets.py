@@ -45,7 +45,7 @@ def write(
         folder: is made.
         config: of the network.
         variables: its weights by path; written as float16, half the size, which
-            moves an age by less than a twentieth of a year.
+            moves an age by a third of a year at most, and no score.
         tasks: the text of tasks.json.
         origin: goes into metadata.json.
     """

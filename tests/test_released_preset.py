@@ -43,7 +43,7 @@ def test_a_photograph_without_any_flag(tmp_path):
     age, low, high = (int(found[i]) for i in (1, 2, 3))
     # Born in November 1956, photographed in 1998 or 1999.
     assert low <= 42 <= high and low < age < high
-    assert (found[4], found[6]) == ("female", "white") and int(found[5]) > 80
+    assert (found[4], found[6]) == ("female", "white") and int(found[5]) > 50
     left, top, right, bottom = (int(found[i]) for i in (7, 8, 9, 10))
     assert left < 225 < right and top < 115 < bottom
     assert "what annotators saw" in meaning
@@ -58,9 +58,13 @@ def test_file_and_preset_are_the_same_network():
     picture = np.asarray(astronaut())
     (one,), (other,) = pixels(picture), keras(picture)
     assert one.box == other.box
-    assert one.age == pytest.approx(other.age, abs=0.2)
+    # The file has 8 bits, and the collar of this suit is no face of the training:
+    # the ages differ by more than any of 500 validation faces, 4.9 years.
+    assert other.age_low < one.age < other.age_high
+    assert one.age_low < other.age < one.age_high
+    assert one.gender == other.gender
     assert one.probabilities["race"] == pytest.approx(
-        other.probabilities["race"], abs=0.01
+        other.probabilities["race"], abs=0.1
     )
 
 
@@ -78,8 +82,10 @@ def test_the_card_quotes_the_report():
 def test_the_settings_are_those_of_the_recipe():
     recipe = RECIPE.read_text()
     network = json.loads((PRESET / "config.json").read_text())
-    for name in ("backbone", "width", "image_size"):
+    for name in ("backbone", "image_size"):
         assert f"--{name}={network[name]}\n" in recipe
+    assert (f"--width={network['width']}\n" in recipe) == bool(network["width"])
+    assert ("--mirrored\n" in recipe) == network["mirrored"]
     head = {task["name"]: task["head"] for task in network["tasks"]}["age"]
     assert f"--age_head={head}\n" in recipe
     loaded = runtimes.load(LITERT)
@@ -98,8 +104,8 @@ def test_on_the_real_images_it_scores_what_its_report_says(utkface_dir, tmp_path
         return tasks[task]["scores"][score]["value"]
 
     assert found["age"]["scores"]["mae"]["n"] == 1888
-    # A file in 16 bits may be off by 0.1 years in a single answer, less in the mean.
+    # A file in 8 bits may be off by years in a single answer, hardly in the mean.
     assert abs(value(found, "age", "mae") - value(reported, "age", "mae")) < 0.05
     for task in ("gender", "race"):
         accuracies = [value(t, task, "accuracy") for t in (found, reported)]
-        assert abs(accuracies[0] - accuracies[1]) < 0.002
+        assert abs(accuracies[0] - accuracies[1]) < 0.005

@@ -25,10 +25,12 @@ _BATCH_SIZE = 32
 PIXELS, IMAGE_BYTES = "pixels", "image_bytes"
 
 # What float32 arithmetic in another order may change; a wrong pixel, a swapped
-# class or a lost weight changes more. Weights in 16 bits have three digits.
+# class or a lost weight changes more. Weights in 16 bits have three digits: of a
+# ResNet18 they moved the answers by 0.06 years and 0.002, of an EfficientNet-Lite0,
+# whose depthwise sums have few terms, by 0.34 and 0.011, and no score of either.
 MAX_DIFFERENCE = {
     litert.FLOAT32: {"years": 0.01, "probability": 1e-4},
-    litert.FLOAT16: {"years": 0.1, "probability": 0.005},
+    litert.FLOAT16: {"years": 0.5, "probability": 0.02},
 }
 # Of the variants in eight bits, against Keras' own error and accuracy.
 MAX_LOSS = {"years": 0.25, "accuracy": 0.01}
