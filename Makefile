@@ -60,6 +60,7 @@ $(BENCH_INSTALLED): $(INSTALLED) requirements-bench.txt
 	@touch $@
 
 bench: $(BENCH_INSTALLED) ## Measure against PyTorch, ONNX Runtime and others: bench_output/
+	@$(VENV)/bin/python -m pytest -m bench --numprocesses=logical
 	@mkdir -p bench_output
 	@echo "== input_pipeline" && $(VENV)/bin/python benchmarks/input_pipeline.py \
 	  --flagfile=configs/utkface_resnet18.flags --json=bench_output/input_pipeline.json

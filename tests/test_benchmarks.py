@@ -14,7 +14,7 @@ from small_network import random_model
 from hydranet_tf.data import pixels
 from hydranet_tf.model import answer_model
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.bench
 
 ROOT = Path(__file__).resolve().parents[1]
 

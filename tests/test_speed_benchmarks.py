@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.bench
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--backbone=tiny", "--image_size=32", "--batch_size=8")
