@@ -174,10 +174,10 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
 
 
 def assign(weights: Weights, variables: Iterable[keras.Variable]) -> None:
-    """Gives a network the weights of its backbone; the heads keep theirs.
+    """Gives a network these weights; what they do not hold stays as it is.
 
     Args:
-        weights: as `read` gives them.
+        weights: of its backbone, as `read` gives them, or of more.
         variables: of `HydraNet.network`, or of `backbones.alone`.
 
     Raises:

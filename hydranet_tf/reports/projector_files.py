@@ -40,7 +40,7 @@ def features_of(path: Path) -> keras.Model:
 
     Raises:
         EvaluationError: if the path holds a model that gives answers alone.
-        runtimes.LoadError: if it holds no whole model.
+        networks.LoadError: if it holds no whole model.
     """
     network = networks.load(path)
     if network:

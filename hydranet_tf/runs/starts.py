@@ -85,23 +85,25 @@ def _network(config: TrainingConfig, path: Path) -> Start:
     parts = [_BACKBONE, *(f"head of {task.name}" for task in kept)]
     # A preset has none that were learned, and for other tasks they mean nothing.
     learned = None
-    if isinstance(network.weighting, losses.UncertaintyWeights):
-        if network.tasks == asked and config.loss_weights == LEARNED:
-            learned = keras.ops.convert_to_numpy(network.weighting.log_variances())
-            parts.append("loss weights")
-
-    def assign(model: HydraNet) -> None:
-        known = {variable.path: variable for variable in model.network.variables}
-        for name, array in arrays.items():
-            known[name].assign(array)
-        if learned is not None:
-            model.weighting.assign_log_variances(learned)
-
+    if (
+        isinstance(network.weighting, losses.UncertaintyWeights)
+        and network.tasks == asked
+        and config.loss_weights == LEARNED
+    ):
+        learned = keras.ops.convert_to_numpy(network.weighting.log_variances())
+        parts.append("loss weights")
     about = {
         "path": str(path),
         "sha256": _sha256(arrays.values()),
         "parts": ", ".join(parts),
     }
+    weights = pretrained.Weights(arrays, about)
+
+    def assign(model: HydraNet) -> None:
+        pretrained.assign(weights, model.network.variables)
+        if learned is not None:
+            model.weighting.assign_log_variances(learned)
+
     return Start(about, assign)
 
 
