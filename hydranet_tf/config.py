@@ -94,6 +94,11 @@ class TrainingConfig:
         "image: nearer to the labels, and twice the time. Training does not change.",
     )
     dropout: float = _setting(0.0, "Share of features each head drops.")
+    mixup: float = _setting(
+        0.0,
+        "Largest share of another face in a training image, up to 0.5; both faces' "
+        "labels count by their shares. 0 mixes none.",
+    )
     loss_weights: str = _setting(
         LEARNED,
         "'learned', or fixed weights of the losses in the order "
@@ -199,6 +204,7 @@ class TrainingConfig:
             f"0 for {self.backbone}, which has no width to choose",
         )
         _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        _require(self, "mixup", 0 <= self.mixup <= 0.5, "from 0 to 0.5")
         _require(self, "ema_momentum", 0 <= self.ema_momentum < 1, "from 0 to below 1")
         _require(
             self,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from hydranet_tf import distributions
+from hydranet_tf import distributions, mixup
 from hydranet_tf.devices import replicas
 from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
 
@@ -58,12 +58,19 @@ def example_losses(task: Task, labels, logits):
 
 
 def task_losses(
-    tasks: Sequence[Task], labels: Mapping, logits: Mapping
+    tasks: Sequence[Task], labels: Mapping, logits: Mapping, largest_share: float = 0.0
 ) -> tuple[dict, dict]:
     """Mean loss of each task over its present labels.
 
     Under several replicas these are the labels of all of them: a mean of the
     replicas' own means would weigh a label by how few its replica has.
+
+    Args:
+        tasks: what is asked.
+        labels: `[batch]` by task name.
+        logits: by task name, see `example_losses`.
+        largest_share: of another face in an image, see `mixup`. Both faces' labels
+            count, by their shares.
 
     Returns:
         Two dicts by task name: float32 scalars, 0 where no example of the
@@ -71,16 +78,25 @@ def task_losses(
     """
     sums, counts = [], []
     for task in tasks:
-        mask = label_mask(labels[task.name])
-        losses = example_losses(task, labels[task.name], logits[task.name])
-        counts.append(ops.sum(mask))
-        # `where` and not a product: a masked row's loss may be infinite.
-        sums.append(ops.sum(ops.where(mask > 0, losses, 0.0)))
+        own, answered = labels[task.name], logits[task.name]
+        faces = [(own, 1.0)]
+        if largest_share:
+            share = mixup.shares(ops.shape(own)[0], largest_share)
+            faces = [(own, 1.0 - share), (mixup.partners(own), share)]
+        total = count = 0.0
+        for values, weight in faces:
+            mask = label_mask(values)
+            count += ops.sum(weight * mask)
+            # `where` and not a product: a masked row's loss may be infinite.
+            present = ops.where(mask > 0, example_losses(task, values, answered), 0.0)
+            total += ops.sum(weight * present)
+        sums.append(total)
+        counts.append(count)
     # Together, because each sum over replicas is a message of its own.
     both = replicas.total(ops.stack([ops.stack(sums), ops.stack(counts)]))
     sums, counts = ops.unstack(both)
     names = [task.name for task in tasks]
-    means = ops.unstack(sums / ops.maximum(counts, 1.0))
+    means = ops.unstack(sums / ops.where(counts > 0, counts, 1.0))
     counts = ops.unstack(counts)
     return dict(zip(names, means, strict=True)), dict(zip(names, counts, strict=True))
 

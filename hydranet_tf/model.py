@@ -13,6 +13,7 @@ from keras import layers, ops
 from hydranet_tf import backbones, distributions, losses, presets
 from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.devices import replicas
+from hydranet_tf.mixup import Mixup
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 
 HEAD_UNITS = 128
@@ -38,6 +39,7 @@ class HydraNet(keras.Model):
         width: channels of the first stage; None for the backbone's own.
         augmentation: strength, see `Augmentation.of_strength`.
         dropout: share of features that a head drops in training.
+        mixup: largest share of another face in a training image, see `Mixup`.
         weighting: an `UncertaintyWeights` or `FixedWeights`; None gives
             every task the weight 1.
         seed: of augmentation and dropout.
@@ -60,6 +62,7 @@ class HydraNet(keras.Model):
         width: int | None = None,
         augmentation: str = "standard",
         dropout: float = 0.0,
+        mixup: float = 0.0,
         weighting: keras.layers.Layer | None = None,
         seed: int = 0,
         tasks: Sequence[Task] = TASKS,
@@ -75,12 +78,15 @@ class HydraNet(keras.Model):
         network = _network(backbone, image_size, width, dropout, seed, tasks)
         images = keras.Input((image_size, image_size, 3), name="images")
         augmented = images if augment is None else augment(images)
+        if mixup:
+            augmented = Mixup(mixup)(augmented)
         super().__init__(inputs=images, outputs=network(augmented), name=name, **kwargs)
         self.backbone = backbone
         self.image_size = image_size
         self.width = width
         self.augmentation = augmentation
         self.dropout = dropout
+        self.mixup = mixup
         self.seed = seed
         self.tasks = tasks
         self.temperatures = dict(temperatures or {})
@@ -102,8 +108,9 @@ class HydraNet(keras.Model):
         their number, on each of them: Keras sums what they return, and
         multiplies what it logs.
         """
-        del x, sample_weight, training
-        means, counts = losses.task_losses(self.tasks, y, y_pred)
+        del x, sample_weight
+        largest_share = self.mixup if training else 0.0
+        means, counts = losses.task_losses(self.tasks, y, y_pred, largest_share)
         names = [task.name for task in self.tasks]
         for name, tracker in zip(names, self.task_loss_trackers, strict=True):
             tracker.update_state(means[name], sample_weight=counts[name])
@@ -148,7 +155,8 @@ class HydraNet(keras.Model):
             origin: where it comes from, for metadata.json.
         """
         # Fixed weights of 1: the learned ones are of no use to the answers.
-        config = {**self.get_config(), "augmentation": "none", "dropout": 0.0}
+        config = self.get_config()
+        config |= {"augmentation": "none", "dropout": 0.0, "mixup": 0.0}
         plain = losses.FixedWeights([1.0] * len(self.tasks))
         config["weighting"] = keras.saving.serialize_keras_object(plain)
         variables = _by_path(self.network)
@@ -161,6 +169,7 @@ class HydraNet(keras.Model):
             "width": self.width,
             "augmentation": self.augmentation,
             "dropout": self.dropout,
+            "mixup": self.mixup,
             "weighting": keras.saving.serialize_keras_object(self.weighting),
             "seed": self.seed,
             "tasks": [vars(task) for task in self.tasks],

@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "backbones.efficientnet_lite",
         "backbones.applications",
         "augmentation",
+        "mixup",
     ),
     ("backbones",),
     # Published weights, brought to the names of the backbones.

@@ -227,6 +227,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
         width=config.width or None,
         augmentation=config.augmentation,
         dropout=config.dropout,
+        mixup=config.mixup,
         weighting=weighting,
         seed=config.seed,
         tasks=asked,
