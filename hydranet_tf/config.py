@@ -99,6 +99,15 @@ class TrainingConfig:
         "Largest share of another face in a training image, up to 0.5; both faces' "
         "labels count by their shares. 0 mixes none.",
     )
+    teacher: str = _setting(
+        "",
+        "Answers of another network for the training faces, a CSV file with columns "
+        "id and p_TASK_CLASS as predictions.csv of evaluate.py; empty for none. "
+        "Labels with classes are blended with them.",
+    )
+    teacher_share: float = _setting(
+        0.5, "How much of a blended label is the teacher's answer."
+    )
     loss_weights: str = _setting(
         LEARNED,
         "'learned', or fixed weights of the losses in the order "
@@ -204,6 +213,7 @@ class TrainingConfig:
             f"0 for {self.backbone}, which has no width to choose",
         )
         _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        _require(self, "teacher_share", 0 <= self.teacher_share <= 1, "from 0 to 1")
         _require(self, "mixup", 0 <= self.mixup <= 0.5, "from 0 to 0.5")
         _require(self, "ema_momentum", 0 <= self.ema_momentum < 1, "from 0 to below 1")
         _require(

@@ -22,13 +22,16 @@ from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
 # (a handful of faces learned by heart) cannot blow its weight up without end.
 LOG_VARIANCE_BOUND = 7.0
 
+# Keeps logarithms finite; float32 still holds it.
+_SMALLEST_SHARE = 1e-30
+
 
 def label_mask(labels):
     """1.0 where a label is present, 0.0 where it is `MISSING`, float32."""
     return ops.cast(ops.not_equal(labels, MISSING), "float32")
 
 
-def example_losses(task: Task, labels, logits):
+def example_losses(task: Task, labels, logits, soft_labels=None):
     """Loss of each example of one task; meaningless where the label misses.
 
     Args:
@@ -36,11 +39,15 @@ def example_losses(task: Task, labels, logits):
         labels: `[batch]`, years or class indices.
         logits: `[batch]` years; `[batch, bins]` of a distribution over
             years; `[batch, 1]` logit of class 1; or `[batch, classes]`.
+        soft_labels: of a task with classes, probabilities `[batch, classes]` that
+            stand for the labels.
 
     Returns:
         float32 `[batch]`: the task's unit (years), or nats.
     """
     logits = ops.cast(logits, "float32")
+    if soft_labels is not None:
+        return _divergences(task, soft_labels, logits)
     # MISSING is no class index: without this, the gather below would be asked
     # for entry -1 and the masked row could hold anything.
     present = ops.maximum(labels, 0)
@@ -57,6 +64,18 @@ def example_losses(task: Task, labels, logits):
     )
 
 
+def _divergences(task: Task, soft_labels, logits):
+    """KL(soft labels || answer): the cross-entropy where a label is sure.
+
+    Not the cross-entropy of all, which a right network could not bring to 0: learned
+    weights take what is left of a loss for its noise.
+    """
+    if task.kind == BINARY:
+        logits = ops.concatenate([ops.zeros_like(logits), logits], -1)
+    logs = ops.log(ops.maximum(soft_labels, _SMALLEST_SHARE))
+    return ops.sum(soft_labels * (logs - ops.log_softmax(logits)), -1)
+
+
 def task_losses(
     tasks: Sequence[Task], labels: Mapping, logits: Mapping, largest_share: float = 0.0
 ) -> tuple[dict, dict]:
@@ -67,7 +86,8 @@ def task_losses(
 
     Args:
         tasks: what is asked.
-        labels: `[batch]` by task name.
+        labels: `[batch]` by task name; soft labels by `task.soft_name`, see
+            `example_losses`, where there are some.
         logits: by task name, see `example_losses`.
         largest_share: of another face in an image, see `mixup`. Both faces' labels
             count, by their shares.
@@ -78,18 +98,19 @@ def task_losses(
     """
     sums, counts = [], []
     for task in tasks:
-        own, answered = labels[task.name], logits[task.name]
-        faces = [(own, 1.0)]
+        own, soft = labels[task.name], labels.get(task.soft_name)
+        faces = [(own, soft, 1.0)]
         if largest_share:
             share = mixup.shares(ops.shape(own)[0], largest_share)
-            faces = [(own, 1.0 - share), (mixup.partners(own), share)]
+            other = None if soft is None else mixup.partners(soft)
+            faces = [(own, soft, 1.0 - share), (mixup.partners(own), other, share)]
         total = count = 0.0
-        for values, weight in faces:
-            mask = label_mask(values)
+        for hard, soft, weight in faces:
+            mask = label_mask(hard)
             count += ops.sum(weight * mask)
+            found = example_losses(task, hard, logits[task.name], soft)
             # `where` and not a product: a masked row's loss may be infinite.
-            present = ops.where(mask > 0, example_losses(task, values, answered), 0.0)
-            total += ops.sum(weight * present)
+            total += ops.sum(weight * ops.where(mask > 0, found, 0.0))
         sums.append(total)
         counts.append(count)
     # Together, because each sum over replicas is a message of its own.

@@ -82,6 +82,11 @@ class Task:
             return (self.name, f"{self.name}_low", f"{self.name}_high")
         return (self.name,)
 
+    @property
+    def soft_name(self) -> str:
+        """Where a batch keeps soft labels beside those by the task's own name."""
+        return f"{self.name}_soft_labels"
+
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
 

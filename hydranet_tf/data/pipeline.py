@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +59,28 @@ class Faces:
         images: uint8 `[n, side, side, 3]` in memory or mapped from a file;
             None where images are decoded anew each time.
         bad: what could not be decoded and why; not among `examples`.
+        soft_labels: `[n, classes]` by name, that go into batches beside the labels.
     """
 
     examples: Examples
     image_size: int
     images: np.ndarray | None
     bad: tuple[Skipped, ...]
+    soft_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over what is learned from: ids, labels and soft labels."""
+        if not self.soft_labels:
+            return self.examples.digest()
+        digest = hashlib.sha256(self.examples.digest().encode())
+        # By id, for the order of examples does not count.
+        order = np.argsort(self.examples.ids)
+        for name, values in sorted(self.soft_labels.items()):
+            digest.update(name.encode() + values[order].tobytes())
+        return digest.hexdigest()
 
 
 def load_faces(
@@ -137,7 +152,7 @@ def training_batches(
 
     Returns:
         A dataset of (uint8 images `[batch, side, side, 3]`, dict of labels
-        `[batch]`).
+        `[batch]` and soft labels `[batch, classes]`).
     """
     steps_per_epoch(faces, batch_size)
     count = len(faces)
@@ -202,7 +217,8 @@ def steps_per_epoch(faces: Faces, batch_size: int) -> int:
 def _fetch(faces: Faces, order) -> tf.data.Dataset:
     """Turns batches of example numbers into batches of images and labels."""
     labels = {
-        name: tf.constant(values) for name, values in faces.examples.labels.items()
+        name: tf.constant(values)
+        for name, values in {**faces.examples.labels, **faces.soft_labels}.items()
     }
 
     def with_labels(images, numbers):

@@ -25,6 +25,7 @@ from hydranet_tf.runs import (
     gradients,
     networks,
     preemption,
+    soft_labels,
     starts,
 )
 from hydranet_tf.runs.workdir import WorkdirError, describe, opened
@@ -101,6 +102,8 @@ def _train(
     keras.mixed_precision.set_dtype_policy(config.precision)
 
     training, validation = (_load(config, split) for split in ("train", "validation"))
+    if config.teacher:
+        training = soft_labels.blended(training, config)
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     with devices.scope():
         model = build_model(config, training)
@@ -114,7 +117,7 @@ def _train(
         progress = checkpoints.restore(resumed, model) or checkpoints.Progress()
     devices.agree(
         settings=config.that_make_the_run(),
-        data=(training.examples.digest(), validation.examples.digest()),
+        data=(training.digest(), validation.digest()),
         weights=about and about["sha256"],
         checkpoint=progress,
     )

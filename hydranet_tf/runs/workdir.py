@@ -150,7 +150,7 @@ def describe(
     data = {
         split: {
             "examples": len(faces),
-            "digest": faces.examples.digest(),
+            "digest": faces.digest(),
             "skipped": [
                 dataclasses.asdict(skipped)
                 for skipped in (*faces.examples.skipped, *faces.bad)
