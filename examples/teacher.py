@@ -5,12 +5,12 @@
         --descriptors=teacher/descriptors.npz --output=teacher/predictions.csv
     python train.py --teacher=teacher/predictions.csv ...
 
-dlib's network (github.com/davisking/dlib-models, in the public domain) was trained to tell
-people apart and not on UTKFace; it turns a face into 128 numbers. A small classifier
-(scikit-learn) learns gender and race from them. Each training face is answered by
-classifiers that learned from the other folds, so that no answer is a label learned by
-heart. What the classifier of all training faces answers for the validation part is
-scored. Descriptors take a tenth of a second a face and core; they are kept in a file.
+dlib's network (github.com/davisking/dlib-models, in the public domain) was trained to
+tell people apart and not on UTKFace; it turns a face into 128 numbers. A small
+classifier (scikit-learn) learns gender and race from them. Each training face is
+answered by classifiers that learned from the other folds, so that no answer is a label
+learned by heart. What the classifier of all training faces answers for the validation
+part is scored. Descriptors take a tenth of a second a face and core; they are kept in a file.
 """
 
 import csv
@@ -66,8 +66,8 @@ def main(argv):
     for split, values in (("train", seen), ("validation", asked)):
         if len(values) != len(parts[split]):
             raise app.UsageError(
-                f"{kept} holds {len(values)} descriptors of the {split} part, which has "
-                f"{len(parts[split])} faces: delete it, it is made again"
+                f"{kept} holds {len(values)} descriptors of the {split} part, which "
+                f"has {len(parts[split])} faces: delete it, it is made again"
             )
     columns = {"id": parts["train"].ids}
     for task in TASKS:
@@ -76,7 +76,9 @@ def main(argv):
         known, truth = (part.labels[task.name] for part in parts.values())
         labelled = known != MISSING
         answers = unseen(seen, known, labelled)
-        right = classifier().fit(seen[labelled], known[labelled]).predict(asked) == truth
+        right = (
+            classifier().fit(seen[labelled], known[labelled]).predict(asked) == truth
+        )
         print(f"{task.name}: {100 * np.mean(right[truth != MISSING]):.1f} % of the "
               "validation labels", flush=True)  # fmt: skip
         for i, name in enumerate(task.classes):
@@ -100,7 +102,8 @@ def described(examples) -> np.ndarray:
     for start in tqdm(range(0, len(examples), _BATCH), unit="batch", disable=None):
         rows = range(start, min(start + _BATCH, len(examples)))
         faces = [
-            preprocessing.decode_and_resize(examples.read(i), _SIDE).numpy() for i in rows
+            preprocessing.decode_and_resize(examples.read(i), _SIDE).numpy()
+            for i in rows
         ]
         found += network.compute_face_descriptor(faces)
     return np.array(found, np.float32)
@@ -126,7 +129,10 @@ def classifier():
     from sklearn.preprocessing import StandardScaler
 
     networks = [
-        (str(seed), MLPClassifier((128,), alpha=0.01, early_stopping=True, random_state=seed))
+        (
+            str(seed),
+            MLPClassifier((128,), alpha=0.01, early_stopping=True, random_state=seed),
+        )
         for seed in range(_SEEDS)
     ]
     return make_pipeline(StandardScaler(), VotingClassifier(networks, voting="soft"))

@@ -25,7 +25,12 @@ def make_model(backbone="tiny", optimizer="adam", seed=0):
         [task.kind for task in TASKS], [12.0, 0.7, 1.4]
     )
     model = HydraNet(
-        backbone, SIDE, augmentation="strong", dropout=0.1, mixup=0.3, weighting=weighting
+        backbone,
+        SIDE,
+        augmentation="strong",
+        dropout=0.1,
+        mixup=0.3,
+        weighting=weighting,
     )
     model.compile(optimizer, jit_compile=False)
     model.optimizer.build(model.trainable_variables)

@@ -66,7 +66,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # A workdir: written by training, read by all that follow.
     ("runs.checkpoints",),
     ("runs.workdir", "runs.networks"),
-    ("runs.callbacks", "runs.curves", "runs.worst_faces", "runs.starts", "runs.soft_labels"),
+    (
+        "runs.callbacks",
+        "runs.curves",
+        "runs.worst_faces",
+        "runs.starts",
+        "runs.soft_labels",
+    ),
     ("runs.training",),
     # Files made of a model; the one that answers from any of them, or from a
     # workdir; and the one that makes them and checks their answers.

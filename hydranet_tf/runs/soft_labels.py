@@ -27,8 +27,8 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
 
     Args:
         faces: every one needs its row in the file.
-        config: `teacher`, a CSV file with the columns `id` and `p_TASK_CLASS`, which may
-            answer for more faces and for fewer tasks; `teacher_share`.
+        config: `teacher`, a CSV file with the columns `id` and `p_TASK_CLASS`, which
+            may answer for more faces and for fewer tasks; `teacher_share`.
 
     Returns:
         The same faces, `soft_labels` by `task.soft_name` float32 `[n, classes]`. The
