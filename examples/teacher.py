@@ -1,6 +1,6 @@
 """A teacher for train.py: gender and race from descriptors of a face recogniser.
 
-    pip install '.[teacher]'
+    pip install '.[dev,teacher]'
     python examples/teacher.py --data=UTKFace --split_lists=datasets/utkface/splits \
         --descriptors=teacher/descriptors.npz --output=teacher/predictions.csv
     python train.py --teacher=teacher/predictions.csv ...
@@ -10,7 +10,7 @@ tell people apart and not on UTKFace; it turns a face into 128 numbers. A small
 classifier (scikit-learn) learns gender and race from them. Each training face is
 answered by classifiers that learned from the other folds, so that no answer is a label
 learned by heart. What the classifier of all training faces answers for the validation
-part is scored. Descriptors take a tenth of a second a face and core; they are kept in a file.
+part is scored. Descriptors take a tenth of a second a face and core; a file keeps them.
 """
 
 import csv

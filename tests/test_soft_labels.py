@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import math
 import re
 import subprocess
@@ -20,7 +21,7 @@ from hydranet_tf.runs import soft_labels, training
 from hydranet_tf.runs.workdir import WorkdirError
 from hydranet_tf.tasks import GENDER, RACE, TASKS
 
-ROOT = Path(__file__).resolve().parents[1]
+TEACHER = Path(__file__).resolve().parents[1] / "examples" / "teacher.py"
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,26 @@ def test_partners_bring_their_soft_labels():
     assert float(means["race"]) == pytest.approx(expected / 2, rel=1e-5)
 
 
+@pytest.mark.bench
+def test_descriptors_tell_people_apart():
+    """dlib takes a distance below 0.6 for the same person."""
+    import skimage.data
+    from small_network import encode
+
+    spec = importlib.util.spec_from_file_location("teacher", TEACHER)
+    teacher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(teacher)
+    woman = skimage.data.astronaut()[20:220, 130:330]
+    pictures = [woman, woman[:, ::-1] // 2 + 60, synthetic.picture(40, 0, 2, side=200)]
+    encoded = [encode(np.ascontiguousarray(picture)) for picture in pictures]
+    examples = sources.Examples(np.arange(3), {}, encoded.__getitem__)
+    found = teacher.described(examples)
+    assert found.shape == (3, 128)
+    assert (
+        np.linalg.norm(found[0] - found[1]) < 0.6 < np.linalg.norm(found[0] - found[2])
+    )
+
+
 def test_a_network_learns_what_its_teacher_says(settings, faces, tmp_path):
     """A teacher that finds every face female is believed against the labels."""
     path = write(tmp_path / "t.csv", faces.examples.ids, [1.0] * len(faces))
@@ -203,7 +224,7 @@ def test_the_teacher_answers_by_what_other_folds_teach(tmp_path):
     arrays["train"][changed] = centres[3]
     np.savez(kept, **arrays)
     command = [
-        sys.executable, ROOT / "examples" / "teacher.py", f"--data={folder}",
+        sys.executable, TEACHER, f"--data={folder}",
         f"--split_lists={folder / 'splits'}", f"--descriptors={kept}",
         f"--output={tmp_path / 't.csv'}",
     ]  # fmt: skip
