@@ -45,10 +45,11 @@ web: ## Build the page of web/ and serve it on http://localhost:4173
 	@cd web && npm ci --no-audit --no-fund && npm run build && npm run serve
 
 test: venv ## Run the tests (those on real images and in the browser: see .ci/run)
-	@$(VENV)/bin/python -m pytest --numprocesses=logical
+	@$(VENV)/bin/python -m pytest --numprocesses=logical --dist=worksteal
 
+# A file to a worker: what a module's fixture makes in minutes is made once.
 test_long: venv ## Run the tests that take a minute and more: many processes, whole runs
-	@$(VENV)/bin/python -m pytest -m long --numprocesses=logical
+	@$(VENV)/bin/python -m pytest -m long --numprocesses=logical --dist=loadfile
 
 lint: venv ## Check style and formatting
 	@$(VENV)/bin/python -m ruff check .

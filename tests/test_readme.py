@@ -60,8 +60,8 @@ TARGETS = {
     # tests/test_end_to_end.py runs this script.
     "make demo": "examples/demo.py --output=demo_output",
     # These tests themselves; .ci/run runs both.
-    "make test": "-m pytest --numprocesses=logical",
-    "make test_long": "-m pytest -m long --numprocesses=logical",
+    "make test": "-m pytest --numprocesses=logical --dist=worksteal",
+    "make test_long": "-m pytest -m long --numprocesses=logical --dist=loadfile",
     # It serves until it is stopped; the tests marked web run the first two, and serve
     # as the third does.
     "make web": "npm ci --no-audit --no-fund && npm run build && npm run serve",
