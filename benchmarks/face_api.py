@@ -84,18 +84,11 @@ def untrained(size: int) -> bytes:
 
 def litert_run(content: bytes):
     """Its side, and what answers for `[1, side, side, 3]` with one thread."""
-    from ai_edge_litert.interpreter import Interpreter
+    from hydranet_tf.exports import latency
 
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    signature = interpreter.get_signature_runner()
-    image = signature.get_input_details()["images"]
-
-    def run(face):
-        # Keeps the interpreter alive as long as its signature.
-        assert interpreter
-        return signature(images=face.astype(image["dtype"]))
-
-    return image["shape"][1], run
+    answer = latency.signature(content)
+    image = answer.get_input_details()["images"]
+    return image["shape"][1], lambda face: answer(images=face.astype(image["dtype"]))
 
 
 def times(peer) -> dict:

@@ -79,20 +79,17 @@ def runners(network, files, image, threads: int):
     import onnxruntime
     import openvino
     import torch
-    from ai_edge_litert.interpreter import Interpreter
 
+    from hydranet_tf.exports import latency
     from hydranet_tf.tasks import TASKS
 
     nchw = np.ascontiguousarray(image[np.newaxis].transpose(0, 3, 1, 2), np.float32)
 
     def lite(path, dtype):
-        interpreter = Interpreter(str(path), num_threads=threads)
-        signature = interpreter.get_signature_runner()
+        signature = latency.signature(path, threads)
         pixels = image[np.newaxis].astype(dtype)
 
         def run():
-            # Keeps the interpreter alive as long as its signature.
-            assert interpreter
             answers = signature(images=pixels)
             return [answers[task.name] for task in TASKS]
 

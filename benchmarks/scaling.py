@@ -77,9 +77,8 @@ def train(settings: config.TrainingConfig) -> dict:
 def answer(settings: config.TrainingConfig) -> dict:
     """Seconds an image, by the number of images in a batch."""
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
 
-    from hydranet_tf.exports import litert
+    from hydranet_tf.exports import latency, litert
     from hydranet_tf.model import HydraNet, answer_model
 
     size = settings.image_size
@@ -87,13 +86,10 @@ def answer(settings: config.TrainingConfig) -> dict:
     content = litert.convert(answer_model(model), dynamic_batch=True)
 
     def runner(count):
-        interpreter = Interpreter(model_content=content, num_threads=_THREADS.value)
-        signature = interpreter.get_signature_runner()
+        signature = latency.signature(content, _THREADS.value)
         images = np.full((count, size, size, 3), 128, np.float32)
 
         def run():
-            # Keeps the interpreter alive as long as its signature.
-            assert interpreter
             for _ in range(repeats[count]):
                 signature(images=images)
 

@@ -52,15 +52,13 @@ def write(folder: Path) -> dict[str, list[str]]:
 def runner(paths: list[str], size: int):
     """What lets every file answer once; returns the answers by name."""
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
 
-    interpreters = [Interpreter(path, num_threads=1) for path in paths]
-    signatures = [each.get_signature_runner() for each in interpreters]
+    from hydranet_tf.exports import latency
+
+    signatures = [latency.signature(Path(path)) for path in paths]
     image = np.full((1, size, size, 3), 128, np.float32)
 
     def run():
-        # Keeps the interpreters alive as long as their signatures.
-        assert interpreters
         answers = {}
         for signature in signatures:
             answers |= signature(images=image)
@@ -72,7 +70,8 @@ def runner(paths: list[str], size: int):
 def answer_bytes(paths: list[str], size: int) -> int:
     """Memory of the first answers above that of the imports, in this process."""
     import ai_edge_litert.interpreter  # noqa: F401
-    import numpy as np  # noqa: F401
+
+    from hydranet_tf.exports import latency  # noqa: F401
 
     imported = memory.peak_bytes()
     runner(paths, size)()

@@ -29,7 +29,7 @@ def milliseconds(
         image: uint8 `[side, side, 3]`.
         seconds: how long to go on, give or take a round.
     """
-    runs = {(path, n): _runner(path, image, n) for path in paths for n in THREADS}
+    runs = {(path, n): _runner(path, n, image) for path in paths for n in THREADS}
     for run in runs.values():
         for _ in range(_WARM_UPS):
             run()
@@ -48,17 +48,32 @@ def milliseconds(
     }
 
 
-def _runner(path: Path, image: np.ndarray, threads: int):
+def signature(model: Path | bytes, threads: int = 1):
+    """What a .tflite file answers with, and nothing around it.
+
+    Args:
+        model: the file, or its content.
+        threads: of the processor.
+
+    Returns:
+        LiteRT's SignatureRunner: called with `images=` in the file's type, see its
+        `get_input_details`, it gives a dict of arrays.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=threads)
-    signature = interpreter.get_signature_runner()
-    dtype = signature.get_input_details()["images"]["dtype"]
-    images = image[np.newaxis].astype(dtype)
+    given = (
+        {"model_content": model}
+        if isinstance(model, bytes)
+        else {"model_path": str(model)}
+    )
+    interpreter = Interpreter(**given, num_threads=threads)
+    found = interpreter.get_signature_runner()
+    # It reads the interpreter's memory without holding it.
+    found.interpreter = interpreter
+    return found
 
-    def run():
-        # Keeps the interpreter alive as long as its signature.
-        assert interpreter
-        signature(images=images)
 
-    return run
+def _runner(path: Path, threads: int, image: np.ndarray):
+    answer = signature(path, threads)
+    images = image[np.newaxis].astype(answer.get_input_details()["images"]["dtype"])
+    return lambda: answer(images=images)
