@@ -132,13 +132,13 @@ def test_a_config_of_another_version_says_so(tmp_path):
 
 
 def parts(digest="d"):
-    examples = SimpleNamespace(digest=lambda: digest, skipped=())
+    examples = SimpleNamespace(skipped=())
 
     class Part(SimpleNamespace):
         def __len__(self):
             return 3
 
-    return Part(examples=examples, bad=())
+    return Part(examples=examples, digest=lambda: digest, bad=())
 
 
 def test_a_damaged_description_of_the_data_is_named(tmp_path):
