@@ -81,8 +81,8 @@ def main(argv):
         )
         print(f"{task.name}: {100 * np.mean(right[truth != MISSING]):.1f} % of the "
               "validation labels", flush=True)  # fmt: skip
-        for i, name in enumerate(task.classes):
-            columns[f"p_{task.name}_{name}"] = [f"{p:.6g}" for p in answers[:, i]]
+        for i, name in enumerate(task.probability_columns):
+            columns[name] = [f"{p:.6g}" for p in answers[:, i]]
     with open(_OUTPUT.value, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -65,6 +65,18 @@ def targets(task: Task, labels):
     return ops.softmax(-0.5 * ops.square((bins(task) - labels) / deviation))
 
 
+def divergences(expected, logs):
+    """KL(expected || answered) of each row, float32 `[batch]`, in nats.
+
+    Args:
+        expected: probabilities `[batch, n]`, which may be 0.
+        logs: logarithms of those that are answered, `[batch, n]`.
+    """
+    # Far from the label a bell is 0 in float32, and so is its share.
+    own = expected * ops.log(ops.maximum(expected, _SMALLEST_SHARE))
+    return ops.sum(own - expected * logs, axis=-1)
+
+
 def example_losses(task: Task, labels, logits):
     """Loss of each example: `|mean - label| + SHAPE * KL(bell || distribution)`.
 
@@ -80,10 +92,7 @@ def example_losses(task: Task, labels, logits):
         float32 `[batch]` in the task's unit, 0 or more.
     """
     logs = ops.log_softmax(ops.cast(logits, "float32"))
-    bell = targets(task, labels)
-    # Far from the label the bell is 0 in float32, and so is its share.
-    own = bell * ops.log(ops.maximum(bell, _SMALLEST_SHARE))
-    divergence = ops.sum(own - bell * logs, axis=-1)
+    divergence = divergences(targets(task, labels), logs)
     mean = ops.sum(ops.exp(logs) * bins(task), axis=-1)
     return ops.abs(mean - ops.cast(labels, "float32")) + SHAPE * divergence
 

@@ -22,9 +22,6 @@ from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
 # (a handful of faces learned by heart) cannot blow its weight up without end.
 LOG_VARIANCE_BOUND = 7.0
 
-# Keeps logarithms finite; float32 still holds it.
-_SMALLEST_SHARE = 1e-30
-
 
 def label_mask(labels):
     """1.0 where a label is present, 0.0 where it is `MISSING`, float32."""
@@ -72,8 +69,7 @@ def _divergences(task: Task, soft_labels, logits):
     """
     if task.kind == BINARY:
         logits = ops.concatenate([ops.zeros_like(logits), logits], -1)
-    logs = ops.log(ops.maximum(soft_labels, _SMALLEST_SHARE))
-    return ops.sum(soft_labels * (logs - ops.log_softmax(logits)), -1)
+    return distributions.divergences(soft_labels, ops.log_softmax(logits))
 
 
 def task_losses(

@@ -87,6 +87,11 @@ class Task:
         """Where a batch keeps soft labels beside those by the task's own name."""
         return f"{self.name}_soft_labels"
 
+    @property
+    def probability_columns(self) -> tuple[str, ...]:
+        """Names of its classes' probabilities in tables, in the order of `classes`."""
+        return tuple(f"p_{self.name}_{name}" for name in self.classes)
+
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
 

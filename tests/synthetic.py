@@ -64,3 +64,12 @@ def write_folder(folder, count=40, side=48, seed=0):
         text = "".join(f"{name}\n" for name in sorted(part))
         (lists / f"{split}.txt").write_text(text)
     return folder
+
+
+def tiny_run(folder):
+    """Settings of a run of seconds on 40 faces, which are written to the folder."""
+    write_folder(folder, 40, side=32)
+    return dict(
+        data=str(folder), split_lists=str(folder / "splits"), backbone="tiny",
+        image_size=32, epochs=1, batch_size=8, augmentation="none", width=8,
+    )  # fmt: skip

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import documents
 import pytest
+import released
 import synthetic
 from sample_pictures import astronaut, crowd
 
@@ -71,7 +72,7 @@ NOT_RUN = {
     "pip install .": "asks a registry; tests/test_packaging.py builds the wheel",
     "pip install '.[serve]'": "asks a registry; the lock has what it names",
     "tensorboard --logdir=DIR": "DIR is the reader's; it is run on runs/",
-    "HYDRANET_EXPORT=$PWD/exports/utkface_lite0 docker compose "
+    f"HYDRANET_EXPORT=$PWD/exports/{released.NAME} docker compose "
     "-f examples/serving/docker-compose.yml up": "pulls an image of a registry; "
     "tests/test_serving_files.py reads the file",
 }

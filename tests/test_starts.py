@@ -15,11 +15,7 @@ from hydranet_tf.tasks import AGE, DISTRIBUTION, TASKS, with_head
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    folder = synthetic.write_folder(tmp_path_factory.mktemp("faces"), 40, side=32)
-    return dict(
-        data=str(folder), split_lists=str(folder / "splits"), backbone="tiny",
-        image_size=32, epochs=1, batch_size=8, augmentation="none", width=8,
-    )  # fmt: skip
+    return synthetic.tiny_run(tmp_path_factory.mktemp("faces"))
 
 
 @pytest.fixture(scope="module")

@@ -120,8 +120,8 @@ def write_predictions(
         else:
             columns.append([task.classes[i] for i in values.argmax(axis=1)])
     for task in tasks:
-        for i, name in enumerate(task.classes):
-            names.append(f"p_{task.name}_{name}")
+        for i, name in enumerate(task.probability_columns):
+            names.append(name)
             columns.append([f"{p:.6g}" for p in answers[task.name][:, i]])
     with open(folder / PREDICTIONS, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -47,11 +47,7 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
             f"--teacher: {path} has no row for {len(missing)} of {len(faces)} "
             f"training faces, the first {missing[0]}; a teacher answers for each"
         )
-    columns = {
-        task: [f"p_{task.name}_{name}" for name in task.classes]
-        for task in TASKS
-        if task.classes
-    }
+    columns = {task: task.probability_columns for task in TASKS if task.classes}
     found = {
         task.soft_name: _blended(
             task,
