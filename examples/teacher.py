@@ -61,7 +61,7 @@ def main(argv):
         found = {split: described(examples) for split, examples in parts.items()}
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, **found)
-    with np.load(kept) as file:
+    with np.load(kept, allow_pickle=False) as file:
         seen, asked = file["train"], file["validation"]
     for split, values in (("train", seen), ("validation", asked)):
         if len(values) != len(parts[split]):
