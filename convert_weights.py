@@ -3,9 +3,9 @@
     python convert_weights.py --backbone=resnet34 --source=resnet34-b627a593.pth \\
         --output=resnet34.npz
 
-Takes state dicts of torchvision and timm (.pth, .safetensors) and files of Keras
-Applications (.h5); docs/backbones.md says which and from where. PyTorch is not
-needed, and nothing in the file is run.
+Takes state dicts of torchvision and timm (.pth, .safetensors), files of Keras
+Applications (.h5) and dlib's face recogniser (.dat); docs/backbones.md says which and
+from where. PyTorch is not needed, and nothing in the file is run.
 """
 
 import os
@@ -19,7 +19,10 @@ _BACKBONE = flags.DEFINE_string(
     "backbone", None, "Whose weights they are.", required=True
 )
 _SOURCE = flags.DEFINE_string(
-    "source", None, "The published file, or imagenet to fetch it.", required=True
+    "source",
+    None,
+    "The published file, or imagenet or faces to fetch it.",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The .npz file to write; replaced if it is there.", required=True

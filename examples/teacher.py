@@ -75,7 +75,7 @@ def main(argv):
             continue
         known, truth = (part.labels[task.name] for part in parts.values())
         labelled = known != MISSING
-        answers = unseen(seen, known, labelled)
+        answers = unseen(seen, known, labelled, len(task.classes))
         right = (
             classifier().fit(seen[labelled], known[labelled]).predict(asked) == truth
         )
@@ -83,6 +83,7 @@ def main(argv):
               "validation labels", flush=True)  # fmt: skip
         for i, name in enumerate(task.probability_columns):
             columns[name] = [f"{p:.6g}" for p in answers[:, i]]
+    Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
     with open(_OUTPUT.value, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -109,15 +110,16 @@ def described(examples) -> np.ndarray:
     return np.array(found, np.float32)
 
 
-def unseen(descriptors, labels, labelled) -> np.ndarray:
+def unseen(descriptors, labels, labelled, classes: int) -> np.ndarray:
     """Probabilities `[n, classes]` by classifiers that did not learn from the face."""
     from sklearn.model_selection import KFold
 
-    found = np.zeros((len(labels), len(np.unique(labels[labelled]))))
+    found = np.zeros((len(labels), classes))
     for seen, asked in KFold(_FOLDS, shuffle=True, random_state=0).split(descriptors):
         seen = seen[labelled[seen]]
         fitted = classifier().fit(descriptors[seen], labels[seen])
-        found[asked] = fitted.predict_proba(descriptors[asked])
+        # A class without a training face has no column.
+        found[np.ix_(asked, fitted.classes_)] = fitted.predict_proba(descriptors[asked])
     return found
 
 

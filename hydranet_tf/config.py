@@ -25,9 +25,10 @@ AUTO, ONE_DEVICE, MIRRORED, MULTI_WORKER, TPU = STRATEGIES = (
 )  # fmt: skip
 
 # Settings that say where things lie or how far to go; a run that is resumed
-# may change them. Everything else makes another run.
+# may change them. Everything else makes another run. What data and teacher say is
+# held by the digest of the faces.
 MAY_CHANGE = frozenset(
-    ("data", "data_dir", "split_lists", "cache", "max_bad_images", "epochs",
+    ("data", "data_dir", "split_lists", "cache", "max_bad_images", "teacher", "epochs",
      "patience", "checkpoint_minutes", "strategy")
 )  # fmt: skip
 
@@ -70,7 +71,8 @@ class TrainingConfig:
     backbone_weights: str = _setting(
         "",
         "Where the backbone starts: an .npz file of convert_weights.py, or "
-        "'imagenet' to fetch what is published; empty for random weights.",
+        "'imagenet' (for dlib_resnet29 'faces') to fetch what is published; empty for "
+        "random weights.",
     )
     start_from: str = _setting(
         "",

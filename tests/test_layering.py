@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files.array_file",
         "runs.preemption",
         "backbones.torch_files",
+        "backbones.dlib_files",
     ),
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
@@ -47,11 +48,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "backbones.resnet",
         "backbones.efficientnet_lite",
         "backbones.applications",
+        "backbones.dlib_resnet",
         "augmentation",
         "mixup",
     ),
     ("backbones",),
     # Published weights, brought to the names of the backbones.
+    ("backbones.published",),
     ("backbones.pretrained",),
     # Flags of a run; it names the backbones and the strengths of augmentation.
     ("config",),

