@@ -1,6 +1,6 @@
 """A teacher for train.py: gender and race from descriptors of a face recogniser.
 
-    pip install '.[dev,teacher]'
+    pip install '.[dev,faces,teacher]'
     python examples/teacher.py --data=UTKFace --split_lists=datasets/utkface/splits \
         --descriptors=teacher/descriptors.npz --output=teacher/predictions.csv
     python train.py --teacher=teacher/predictions.csv ...

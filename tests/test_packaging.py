@@ -28,7 +28,7 @@ SETUP_CFG = REPOSITORY / "setup.cfg"
 LOCKED_EXTRAS = ("dev", "jax", "ray", "serve")
 # What a second lock adds to it, for these.
 BENCH_LOCK = "requirements-bench.txt"
-BENCH_EXTRAS = ("bench", "teacher")
+BENCH_EXTRAS = ("bench", "faces", "teacher")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
 NEVER_IMPORTED = {
     "dill",
