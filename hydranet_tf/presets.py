@@ -2,7 +2,8 @@
 
     preset/
         config.json    what `HydraNet.from_config` takes
-        weights.npz    the arrays by path, 16 bits wide
+        weights.npz    the arrays by path: kernels in 8 bits with a scale for each
+                       output, biases and statistics in 32
         tasks.json     names, units and classes in order
         metadata.json  SHA-256 of the three, and where they come from
         MODEL_CARD.md
@@ -25,7 +26,12 @@ from hydranet_tf.files import array_file
 
 CONFIG, WEIGHTS, TASKS = "config.json", "weights.npz", "tasks.json"
 METADATA = "metadata.json"
-FORMAT = 1
+FORMAT = 2
+
+# What the scales of a kernel are called.
+_SCALES = ".scales"
+# The largest weight of an output channel stands at this, as in LiteRT.
+_LARGEST = 127
 
 
 class PresetError(ValueError):
@@ -44,19 +50,25 @@ def write(
     Args:
         folder: is made.
         config: of the network.
-        variables: its weights by path; written as float16, half the size, which
-            moves an age by a third of a year at most, and no score.
+        variables: its weights by path. Kernels are rounded to 8 bits, as LiteRT's
+            dynamic range does: a quarter of the size, and the scores stay.
         tasks: the text of tasks.json.
         origin: goes into metadata.json.
     """
     folder.mkdir()
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / TASKS).write_text(tasks + "\n", encoding="utf-8")
-    arrays = {
-        name: keras.ops.convert_to_numpy(variable).astype(np.float16)
-        for name, variable in variables.items()
-    }
-    # A twelfth smaller, and read as quickly: a repository carries such files.
+    arrays = {}
+    for name, variable in variables.items():
+        array = keras.ops.convert_to_numpy(variable).astype(np.float32)
+        axes = _within_an_output(array.shape)
+        if axes:
+            largest = np.abs(array).max(axes, keepdims=True)
+            scales = np.where(largest > 0, largest, 1) / np.float32(_LARGEST)
+            arrays[name + _SCALES] = scales
+            array = np.round(array / scales).astype(np.int8)
+        arrays[name] = array
+    # A tenth smaller, and read as quickly: a repository carries such files.
     np.savez_compressed(folder / WEIGHTS, **arrays)
     metadata = {
         **origin,
@@ -102,7 +114,26 @@ def assign(folder: Path, variables: Mapping[str, keras.Variable]) -> None:
     Raises:
         PresetError: if they are of another network.
     """
+    expected = {}
+    for name, variable in variables.items():
+        shape = tuple(variable.shape)
+        axes = _within_an_output(shape)
+        expected[name] = (shape, "int8" if axes else "float32")
+        if axes:
+            one_each = (1 if i in axes else n for i, n in enumerate(shape))
+            expected[name + _SCALES] = (tuple(one_each), "float32")
     try:
-        array_file.load_into(folder / WEIGHTS, variables, stored_as="float16")
+        arrays = array_file.read(folder / WEIGHTS, expected)
     except array_file.ArrayFileError as error:
         raise PresetError(f"{folder / WEIGHTS} {error}") from error
+    for name, variable in variables.items():
+        variable.assign(arrays[name] * arrays.get(name + _SCALES, 1))
+
+
+def _within_an_output(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of a kernel along which its weights share a scale; none for a vector."""
+    if len(shape) < 2:
+        return ()
+    # A depthwise kernel is [height, width, channels, 1].
+    of_output = 2 if len(shape) == 4 and shape[3] == 1 else len(shape) - 1
+    return tuple(axis for axis in range(len(shape)) if axis != of_output)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import synthetic
 from small_network import SIZE, random_images, random_model, write_workdir
 
+from hydranet_tf import presets
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.exports import exporting, runtimes
 from hydranet_tf.exports.exporting import Request
@@ -70,11 +72,56 @@ def test_what_is_in_it(preset):
     assert metadata["commit"] == "c0ffee"
     assert "--learning_rate=0.01" in metadata["settings"]
     assert "--data" not in metadata["settings"]
-    with np.load(preset / "weights.npz", allow_pickle=False) as arrays:
-        assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
 
 
-def test_it_answers_as_the_network_does_within_16_bits(model, preset):
+def test_kernels_by_hand(model, preset):
+    """The largest weight of each output stands at 127; biases keep their 32 bits."""
+    with np.load(preset / "weights.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    variables = {v.path: np.asarray(v) for v in model.network.variables}
+    assert {name.removesuffix(".scales") for name in arrays} == variables.keys()
+    loaded = {
+        v.path: np.asarray(v) for v in HydraNet.from_preset(preset).network.variables
+    }
+    for name, kernel in variables.items():
+        if kernel.ndim == 1:
+            np.testing.assert_array_equal(arrays[name], kernel)
+            assert arrays[name].dtype == np.float32
+            continue
+        assert arrays[name].dtype == np.int8
+        for output in range(kernel.shape[-1]):
+            weights = kernel[..., output]
+            scale = abs(weights).max() / 127
+            assert arrays[f"{name}.scales"].ravel()[output] == pytest.approx(scale)
+            assert abs(arrays[name][..., output]).max() == 127
+            error = abs(loaded[name][..., output] - weights).max()
+            assert error <= 0.5001 * scale
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales"),
+    [
+        # A depthwise kernel has one output a channel, which stands before the last.
+        ((3, 3, 4, 1), (1, 1, 4, 1)),
+        ((1, 1, 5, 6), (1, 1, 1, 6)),
+        ((7, 1), (1, 1)),
+    ],
+)
+def test_each_output_has_its_scale(shape, scales, tmp_path):
+    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kernel[..., 0, :] = 0
+    variable = keras.Variable(kernel, name="kernel")
+    presets.write(tmp_path / "preset", {}, {"kernel": variable}, "[]", {})
+    with np.load(tmp_path / "preset" / "weights.npz", allow_pickle=False) as file:
+        assert file["kernel.scales"].shape == scales
+    variable.assign(np.ones(shape))
+    presets.assign(tmp_path / "preset", {"kernel": variable})
+    np.testing.assert_allclose(variable, kernel, atol=abs(kernel).max() / 250)
+    # Where all weights of an output are 0.
+    assert (np.asarray(variable)[..., 0, :] == 0).all()
+
+
+def test_it_answers_as_the_network_does_within_8_bits(model, preset):
     images = random_images(8)
     expected = answer_model(model).predict_on_batch(images)
     # Of the same kind of network with other weights.
@@ -132,7 +179,7 @@ def test_a_file_that_is_missing_is_named(preset):
 
 def test_metadata_in_another_form(preset):
     (preset / "metadata.json").write_text('{"format": 99}')
-    with pytest.raises(PresetError, match="has the format 99; this version reads 1"):
+    with pytest.raises(PresetError, match="has the format 99; this version reads 2"):
         HydraNet.from_preset(preset)
     (preset / "metadata.json").write_text("[]")
     with pytest.raises(PresetError, match="Copy it again"):

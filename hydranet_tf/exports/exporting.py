@@ -92,7 +92,8 @@ class Request:
             if name == SAVED_MODEL:
                 rows.append((name, litert.FLOAT32, artefacts.NAME))
             elif name == PRESET:
-                rows.append((name, litert.FLOAT16, artefacts.PRESET))
+                # Its kernels are those of the dynamic file.
+                rows.append((name, litert.DYNAMIC, artefacts.PRESET))
             else:
                 rows += [
                     (name, variant, litert.file_name(artefacts.NAME, variant))

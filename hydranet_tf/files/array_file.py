@@ -46,15 +46,12 @@ def save(path: Path, variables: Mapping[str, keras.Variable]) -> None:
     np.savez(path, **{n: keras.ops.convert_to_numpy(v) for n, v in variables.items()})
 
 
-def load_into(
-    path: Path, variables: Mapping[str, keras.Variable], stored_as: str | None = None
-) -> None:
+def load_into(path: Path, variables: Mapping[str, keras.Variable]) -> None:
     """Assigns what `save` wrote; all of it fits, or nothing changes.
 
     Args:
         path: of the file.
         variables: by name.
-        stored_as: type of all arrays in the file; None for that of each variable.
 
     Raises:
         OtherArraysError: if names, shapes or types are not those of the
@@ -62,19 +59,33 @@ def load_into(
         ArrayFileError: if the file cannot be read.
     """
     expected = {
-        name: (tuple(v.shape), stored_as or keras.backend.standardize_dtype(v.dtype))
+        name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
         for name, v in variables.items()
     }
+    arrays = read(path, expected)
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def read(path: Path, expected: Mapping[str, Kind]) -> dict[str, np.ndarray]:
+    """The arrays of a file, of which there must be these and no other.
+
+    Args:
+        path: of the file.
+        expected: shape and type of each by name.
+
+    Raises:
+        OtherArraysError: if names, shapes or types are other ones.
+        ArrayFileError: if the file cannot be read.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             _compare(_declared(archive), expected)
-            arrays = {name: _read(archive, name) for name in expected}
+            return {name: _read(archive, name) for name in expected}
     except ArrayFileError:
         raise
     except _UNREADABLE as error:
         raise ArrayFileError(f"is no readable archive of arrays: {error}") from error
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
 
 
 def sha256(path: Path) -> str:
