@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib.util
+import json
 import math
 import re
 import subprocess
@@ -17,7 +18,7 @@ from hydranet_tf import losses
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.files.tables import SourceError
-from hydranet_tf.runs import soft_labels, training
+from hydranet_tf.runs import checkpoints, soft_labels, training
 from hydranet_tf.runs.workdir import WorkdirError
 from hydranet_tf.tasks import GENDER, RACE, TASKS
 
@@ -177,6 +178,18 @@ def test_a_network_learns_what_its_teacher_says(settings, faces, tmp_path):
     longer = dataclasses.replace(config, epochs=13)
     with pytest.raises(WorkdirError, match="train part is not what this run began"):
         training.train(longer, tmp_path / "run")
+
+
+def test_a_wrong_path_can_be_corrected(settings, faces, tmp_path):
+    wrong = TrainingConfig(**settings, teacher=str(tmp_path / "nowhere.csv"))
+    with pytest.raises(SourceError, match="nowhere.csv"):
+        training.train(wrong, tmp_path / "run")
+    path = write(tmp_path / "t.csv", faces.examples.ids, [1.0] * len(faces))
+    right = dataclasses.replace(wrong, teacher=str(path))
+    training.train(right, tmp_path / "run")
+    assert checkpoints.any_saved(tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["teacher"] == str(path)
 
 
 def test_the_digest_knows_the_teacher_and_no_order(faces, tmp_path):
