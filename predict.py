@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-_PRESET = Path(__file__).resolve().parent / "presets/utkface_lite0/hydranet.tflite"
+_PRESET = Path(__file__).resolve().parent / "presets/utkface_dlib29/hydranet.tflite"
 _MODEL = flags.DEFINE_string(
     "model", str(_PRESET), "A workdir, a SavedModel, a preset or a .tflite file."
 )

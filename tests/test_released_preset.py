@@ -41,9 +41,10 @@ def test_a_photograph_without_any_flag(tmp_path):
     )
     assert found, line
     age, low, high = (int(found[i]) for i in (1, 2, 3))
-    # Born in November 1956, photographed in 1998 or 1999.
-    assert low <= 42 <= high and low < age < high
-    assert (found[4], found[6]) == ("female", "white") and int(found[5]) > 50
+    # Born in November 1956, photographed in 1998 or 1999. An interval of 80 % misses
+    # one face in five, hers too.
+    assert abs(age - 42) < 15 and low < age < high
+    assert (found[4], found[6]) == ("female", "white") and int(found[5]) > 80
     left, top, right, bottom = (int(found[i]) for i in (7, 8, 9, 10))
     assert left < 225 < right and top < 115 < bottom
     assert "what annotators saw" in meaning
@@ -58,14 +59,12 @@ def test_file_and_preset_are_the_same_network():
     picture = np.asarray(astronaut())
     (one,), (other,) = pixels(picture), keras(picture)
     assert one.box == other.box
-    # The file has 8 bits, and the collar of this suit is no face of the training:
-    # the ages differ by more than any of 500 validation faces, 4.9 years.
-    assert other.age_low < one.age < other.age_high
-    assert one.age_low < other.age < one.age_high
-    assert one.gender == other.gender
-    assert one.probabilities["race"] == pytest.approx(
-        other.probabilities["race"], abs=0.1
-    )
+    # Kernels are the same numbers; the file rounds what goes through them, too.
+    assert one.age == pytest.approx(other.age, abs=1)
+    for task in ("gender", "race"):
+        assert one.probabilities[task] == pytest.approx(
+            other.probabilities[task], abs=0.05
+        )
 
 
 def test_the_card_quotes_the_report():
