@@ -40,14 +40,12 @@ def copy(tmp_path_factory, blocks):
         {"TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)\n": blocks["task"]},
     )
     first = "BACKBONES: Mapping[str, Backbone] = {\n"
-    imports = (
-        "from hydranet_tf.backbones import applications, efficientnet_lite, resnet\n"
-    )
+    imports = "    efficientnet_lite,\n    resnet,\n)\n"
     insert(
         root / "hydranet_tf/backbones/__init__.py",
         {
             first: first + blocks["row"],
-            imports: imports.replace("resnet", "plain, resnet"),
+            imports: imports.replace("    resnet", "    plain,\n    resnet"),
         },
     )
     for command in documents.commands(PAGE):
