@@ -125,14 +125,17 @@ def test_one_of_two_workers_is_killed_and_no_row_is_lost_or_doubled(model, tmp_p
          "--batch_size=3", album],
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    ) as process, contextlib.ExitStack() as at_the_end:  # fmt: skip
+        # Or what fails here would wait for a process that waits for the picture.
+        at_the_end.callback(process.kill)
 
         def workers():
             return {pid for pid in below(process.pid) if is_worker(pid)}
 
         end = waited_for(lambda: writing_end(album / "09.jpg"), process)
         assert len(waited_for(lambda: len(found := workers()) > 1 and found, process))
-        (killed,) = readers(album / "09.jpg", workers())
+        # A process is known as a worker by its name, which it changes now and then.
+        (killed,) = waited_for(lambda: readers(album / "09.jpg", workers()), process)
         os.kill(killed, signal.SIGKILL)
         (successor,) = waited_for(
             lambda: readers(album / "09.jpg", workers() - {killed}), process
