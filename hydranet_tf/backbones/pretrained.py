@@ -260,8 +260,12 @@ def _from_dlib(backbone: str, source: Path) -> dict[str, np.ndarray]:
     except (OSError, dlib_files.DlibFileError) as error:
         raise WeightsError(str(error)) from error
     kernels = {p.layer: p.shape for p in _places(backbone, None) if p.name == "kernel"}
-    sizes = [n for *_, out in kernels.values() for n in (out, 2 * out)]
-    sizes[::2] = [math.prod(shape) + shape[-1] for shape in kernels.values()]
+    sizes = [
+        size
+        for shape in kernels.values()
+        # Kernel and biases, then scales and shifts.
+        for size in (math.prod(shape) + shape[-1], 2 * shape[-1])
+    ]
     found = [values.size for _, values in layers]
     if found != sizes:
         raise WeightsError(
