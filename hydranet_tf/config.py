@@ -103,9 +103,9 @@ class TrainingConfig:
     )
     teacher: str = _setting(
         "",
-        "Answers of another network for the training faces, a CSV file with columns "
-        "id and p_TASK_CLASS as predictions.csv of evaluate.py; empty for none. "
-        "Labels with classes are blended with them.",
+        "Answers of other networks for the training faces: CSV files, joined by "
+        "commas, with columns id, p_TASK_CLASS and predicted_age as predictions.csv "
+        "of evaluate.py; empty for none. Labels are blended with their mean.",
     )
     teacher_share: float = _setting(
         0.5, "How much of a blended label is the teacher's answer."

@@ -36,15 +36,17 @@ def example_losses(task: Task, labels, logits, soft_labels=None):
         labels: `[batch]`, years or class indices.
         logits: `[batch]` years; `[batch, bins]` of a distribution over
             years; `[batch, 1]` logit of class 1; or `[batch, classes]`.
-        soft_labels: of a task with classes, probabilities `[batch, classes]` that
-            stand for the labels.
+        soft_labels: stand for the labels: probabilities `[batch, classes]` of a
+            task with classes, `[batch]` years.
 
     Returns:
         float32 `[batch]`: the task's unit (years), or nats.
     """
     logits = ops.cast(logits, "float32")
     if soft_labels is not None:
-        return _divergences(task, soft_labels, logits)
+        if task.classes:
+            return _divergences(task, soft_labels, logits)
+        labels = soft_labels
     # MISSING is no class index: without this, the gather below would be asked
     # for entry -1 and the masked row could hold anything.
     present = ops.maximum(labels, 0)

@@ -92,6 +92,11 @@ class Task:
         """Names of its classes' probabilities in tables, in the order of `classes`."""
         return tuple(f"p_{self.name}_{name}" for name in self.classes)
 
+    @property
+    def answer_column(self) -> str:
+        """Name of its answer in tables, where its own name is the label's."""
+        return f"predicted_{self.name}"
+
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
 

@@ -20,7 +20,7 @@ from hydranet_tf.data import pipeline, sources
 from hydranet_tf.files.tables import SourceError
 from hydranet_tf.runs import checkpoints, soft_labels, training
 from hydranet_tf.runs.workdir import WorkdirError
-from hydranet_tf.tasks import GENDER, RACE, TASKS
+from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 TEACHER = Path(__file__).resolve().parents[1] / "examples" / "teacher.py"
 
@@ -63,6 +63,45 @@ def test_blends_by_hand(faces, tmp_path):
     expected = np.where(labels == 1, 0.75 * 1 + 0.25 * 0.2, 0.25 * 0.2)
     np.testing.assert_allclose(found[GENDER.soft_name][:, 1], expected, rtol=1e-6)
     np.testing.assert_allclose(found[GENDER.soft_name].sum(1), 1, rtol=1e-6)
+
+
+def test_teachers_of_age_and_their_mean_by_hand(faces, tmp_path):
+    """Each task by the files that have it: age by both, gender by the first alone."""
+    ids = faces.examples.ids
+    first = write(
+        tmp_path / "a.csv", ids, [0.25] * len(ids), predicted_age=30.5, p_gender_other=0
+    )
+    second = tmp_path / "b.csv"
+    second.write_text("id,predicted_age\n" + "".join(f"{i},41.5\n" for i in ids))
+    found = blended(faces, f"{first}, {second}", share=0.25).soft_labels
+    assert set(found) == {"age_soft_labels", "gender_soft_labels"}
+    labels = faces.examples.labels
+    np.testing.assert_allclose(
+        found[AGE.soft_name], 0.75 * labels["age"] + 0.25 * 36, rtol=1e-6
+    )
+    female = np.where(labels["gender"] == 1, 0.75 + 0.25 * 0.25, 0.25 * 0.25)
+    np.testing.assert_allclose(found[GENDER.soft_name][:, 1], female, rtol=1e-6)
+
+
+def test_a_teacher_of_impossible_ages_is_refused(faces, tmp_path):
+    path = write(
+        tmp_path / "t.csv", faces.examples.ids, [0.5] * len(faces), predicted_age=-3
+    )
+    with pytest.raises(SourceError, match="holds -3; expected years from 0 to 120"):
+        blended(faces, path)
+
+
+def test_years_of_a_teacher_by_hand():
+    """Missing labels stay missing, and years are those of the blended label."""
+    labels = {
+        "age": np.array([20.0, MISSING], "float32"),
+        AGE.soft_name: np.array([23.5, 40.0], "float32"),
+    }
+    means, counts = losses.task_losses(
+        [AGE], labels, {"age": np.array([30.0, 90.0], "float32")}
+    )
+    assert float(means["age"]) == pytest.approx(6.5)
+    assert float(counts["age"]) == 1
 
 
 def test_batches_carry_the_row_of_each_face(faces, tmp_path):

@@ -59,7 +59,7 @@ class Faces:
         images: uint8 `[n, side, side, 3]` in memory or mapped from a file;
             None where images are decoded anew each time.
         bad: what could not be decoded and why; not among `examples`.
-        soft_labels: `[n, classes]` by name, that go into batches beside the labels.
+        soft_labels: `[n]` or `[n, classes]` by name, go into batches beside the labels.
     """
 
     examples: Examples

@@ -111,7 +111,7 @@ def write_predictions(
     columns += [_label_cells(task, labels[task.name]) for task in tasks]
     for task in tasks:
         values = np.asarray(answers[task.name])
-        names.append(f"predicted_{task.name}")
+        names.append(task.answer_column)
         if task.is_regression:
             columns.append([f"{value:.6g}" for value in values])
             for name in task.outputs[1:]:
