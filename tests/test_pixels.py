@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from hydranet_tf.data import pixels, preprocessing
+from hydranet_tf.data import compiled_rows, pixels, preprocessing
 
 
 def picture(height=40, width=56):
@@ -133,15 +136,80 @@ def test_orientation_that_points_anywhere():
     assert len(turns) == 8
 
 
-@pytest.mark.parametrize("height, width, size", [
+SIDES = pytest.mark.parametrize("height, width, size", [
     (200, 200, 80), (200, 200, 128), (64, 64, 64), (20, 20, 48), (300, 90, 37),
     (8, 1111, 24), (513, 512, 224), (640, 480, 8),
 ])  # fmt: skip
-def test_resized_to_the_same_numbers(height, width, size):
+WAYS = pytest.mark.parametrize(
+    "weighted", [pixels.weighted_rows, compiled_rows.weighted_rows]
+)
+
+
+@WAYS
+@SIDES
+def test_resized_to_the_same_numbers(height, width, size, weighted):
     image = np.random.default_rng(size).integers(0, 256, (height, width, 3), np.uint8)
-    found = pixels.resize(image, size)
+    found = pixels.resize(image, size, weighted)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, preprocessing.resize(image, size))
+
+
+@WAYS
+def test_pictures_that_are_cut_or_may_not_be_written(weighted):
+    whole = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    whole.flags.writeable = False
+    for image in (whole, whole[:, 15:105], whole[:, ::-1], whole.transpose(1, 0, 2)):
+        found = pixels.resize(image, 32, weighted)
+        np.testing.assert_array_equal(found, preprocessing.resize(image, 32))
+
+
+def test_threads_add_side_by_side():
+    """Each its own rows, whatever the others do meanwhile."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 100, 100, 3), np.uint8)
+
+    def small(image):
+        return pixels.resize(image, 48, compiled_rows.weighted_rows)
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(small, images))
+    np.testing.assert_array_equal(found, [pixels.resize(i, 48) for i in images])
+
+
+def test_loops_are_compiled_where_no_folder_can_be_written(tmp_path):
+    """As in a container whose file system may only be read."""
+    script = """if True:
+        from numba.core import caching
+
+        def nowhere(*_):
+            raise RuntimeError("cannot cache function: no locator available")
+
+        caching.FunctionCache.__init__ = nowhere
+        import numpy as np
+        from hydranet_tf.data import compiled_rows, pixels
+
+        image = np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)
+        found = pixels.resize(image, 20, compiled_rows.weighted_rows)
+        assert (found == pixels.resize(image, 20)).all()
+        print("the same")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.stdout == "the same\n", done.stderr
+
+
+def test_one_face_does_not_wait_for_a_compiler():
+    script = """if True:
+        import sys
+        from hydranet_tf.photos import crops, predictor
+
+        print({"numba", "scipy", "tensorflow"} & sys.modules.keys())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n", done.stderr
 
 
 @pytest.mark.parametrize("height, width", [(20, 61), (61, 20), (33, 33)])

@@ -23,7 +23,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import pixels, preprocessing
+from hydranet_tf.data import compiled_rows, pixels, preprocessing
 from hydranet_tf.data.sources import Examples, Skipped
 from hydranet_tf.files import atomic
 from hydranet_tf.tasks import MISSING
@@ -266,7 +266,7 @@ def _read_face(examples: Examples, number: int, size: int) -> np.ndarray:
     image = pixels.decode(encoded)
     if image is None:
         return preprocessing.decode_and_resize(encoded, size).numpy()
-    return pixels.resize(pixels.square(image), size)
+    return pixels.resize(pixels.square(image), size, compiled_rows.weighted_rows)
 
 
 def _decode_all(
