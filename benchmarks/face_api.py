@@ -38,7 +38,7 @@ _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "As in train.py.")
 _FACES = flags.DEFINE_integer("faces", 500, "Of the validation part.")
 _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
 
-OURS, FACE_API = "Lite0, LiteRT", "face-api, WebAssembly"
+OURS, FACE_API = "ours, LiteRT", "face-api, WebAssembly"
 
 
 class FaceApi:

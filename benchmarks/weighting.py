@@ -8,19 +8,15 @@ trains the same small network with the same budget (ResNet18 of quarter width at
 pixels, the published loss of MAE, BCE and CE) several times: with learned weights; with
 the fixed weights 1, 1, 1; with two sets of fixed weights, of which the better is what
 hand-tuning finds; and with two of the three weights at 0, which makes a network of one
-task. Each with every seed. Every run is a workdir of train.py: what is interrupted goes
-on, what is finished is only read.
-
-Scores are of the last epoch, not of the best: nothing is chosen on the faces that
-score. "Hand-tuned" is chosen on them, which favours it against the learned weights.
+task. Each with every seed, see seeds.py. "Hand-tuned" is chosen on the faces that
+score, which favours it against the learned weights. Flags of train.py after `--`
+replace those of the small network.
 """
 
 import json
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 
+import seeds
 from absl import app, flags
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
@@ -32,7 +28,6 @@ _SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each kind.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("epochs", 4, "Of each run.", lower_bound=2)
 _JSON = flags.DEFINE_string("json", None, "File for the raw numbers.")
 
-_ROOT = Path(__file__).resolve().parents[1]
 _SETTINGS = (
     "--backbone=resnet18", "--width=16", "--image_size=32", "--batch_size=64",
     "--optimizer=adamw", "--learning_rate=2e-3", "--weight_decay=0.05",
@@ -42,11 +37,6 @@ _SETTINGS = (
 LEARNED, EQUAL = "learned", "1,1,1"
 TUNED = ("0.1,1,1", "0.03,1,1")
 SINGLE = {"age": "1,0,0", "gender": "0,1,0", "race": "0,0,1"}
-SCORES = {
-    "age": "val_age_mae",
-    "gender": "val_gender_accuracy",
-    "race": "val_race_accuracy",
-}
 
 
 def main(argv):
@@ -55,7 +45,7 @@ def main(argv):
     for weights in (LEARNED, EQUAL, *TUNED, *SINGLE.values()):
         found[weights] = [trained(weights, s, argv[1:]) for s in range(_SEEDS.value)]
         for run in found[weights]:
-            print(weights, *(f"{SCORES[t]} {run[t]:.4f}" for t in SCORES), flush=True)
+            print(weights, *(f"{task} {run[task]:.4f}" for task in run), flush=True)
     print()
     print("\n".join(table(found)))
     if _JSON.value:
@@ -63,24 +53,17 @@ def main(argv):
 
 
 def trained(weights, seed, more):
-    """Scores of the last epoch by task."""
     workdir = Path(_WORKDIR.value) / f"{weights.replace(',', '_')}-seed{seed}"
-    subprocess.run(
-        [
-            sys.executable, _ROOT / "train.py", *_SETTINGS, f"--data={_DATA.value}",
-            f"--data_dir={_DATA_DIR.value}", f"--split_lists={_SPLIT_LISTS.value}",
-            f"--cache={_CACHE.value}", f"--epochs={_EPOCHS.value}", f"--seed={seed}",
-            f"--loss_weights={weights}", f"--workdir={workdir}", *more,
-        ],
-        check=True,
+    settings = (
+        *_SETTINGS, f"--data={_DATA.value}", f"--data_dir={_DATA_DIR.value}",
+        f"--split_lists={_SPLIT_LISTS.value}", f"--cache={_CACHE.value}",
+        f"--epochs={_EPOCHS.value}", f"--seed={seed}", f"--loss_weights={weights}",
     )  # fmt: skip
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
-    return {task: last[name] for task, name in SCORES.items()}
+    return seeds.trained([*settings, *more], workdir)
 
 
 def table(found):
-    """Lines of Markdown: mean over seeds, and the range from seed to seed."""
+    """Lines of Markdown, see `seeds.rows`."""
     rows = {
         "learned weights": found[LEARNED],
         "1, 1, 1": found[EQUAL],
@@ -94,15 +77,7 @@ def table(found):
     ]
     yield "| loss weights of age, gender, race | age MAE | gender | race |"
     yield "|---|---:|---:|---:|"
-    for name, runs in rows.items():
-        cells = [cell(task, [run[task] for run in runs]) for task in SCORES]
-        yield f"| {name} | {' | '.join(cells)} |"
-
-
-def cell(task, values):
-    scale, unit = (1, " years") if task == "age" else (100, " %")
-    mean, half = statistics.mean(values), (max(values) - min(values)) / 2
-    return f"{scale * mean:.2f} ± {scale * half:.2f}{unit}"
+    yield from seeds.rows(rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Benchmarks of scores and of what networks cost, and what they count by hand."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import synthetic
 from small_network import random_model
 
+from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pixels
 from hydranet_tf.model import answer_model
 
@@ -148,3 +150,56 @@ def test_weighting_reads_the_last_epoch_of_a_run(tmp_path):
         "gender": last["val_gender_accuracy"],
         "race": last["val_race_accuracy"],
     }
+
+
+# Keeps the flags of each run instead of training.
+KEPT = """
+import json, sys
+from pathlib import Path
+from absl import app
+import recipes, seeds
+
+kept = []
+
+def keep(settings, workdir):
+    kept.append([workdir.name, list(settings)])
+    return {"age": 5.0 + len(kept), "gender": 0.9, "race": 0.8}
+
+def main(argv):
+    recipes.main(argv)
+    Path("kept.json").write_text(json.dumps(kept))
+
+seeds.trained = keep
+app.run(main)
+"""
+
+
+def test_recipes_differ_in_one_thing_each(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, "--data=faces", "--workdir=runs", "--seeds=2",
+         "--weights=w.npz", "--teacher=a.csv,b.csv", "--json=found.json", "--",
+         "--epochs=7"],
+        capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len({name for name, _ in kept}) == len(kept) == 2 * len(found)
+    by_name = {}
+    for name, settings in kept:
+        # The last of a flag counts, as for train.py.
+        values = dict(setting.lstrip("-").split("=", 1) for setting in settings)
+        assert values.pop("seed") == name[-1] and values["epochs"] == "7"
+        by_name[name[: -len("-seed0")]] = values
+    recipe = by_name.pop("the_recipe")
+    known = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert recipe.keys() <= known
+    for name, values in by_name.items():
+        changed = {key for key in values if values[key] != recipe.get(key)}
+        assert len(changed) == (4 if name.startswith("Adam") else 1), name
+        assert changed <= known
+    # 6 and 7 years with either seed.
+    line = "| the recipe | 6.50 ± 0.50 years | 90.00 ± 0.00 % | 80.00 ± 0.00 % |"
+    assert line in done.stdout
+    assert [run["age"] for run in found["taught by an ensemble"]] == [24, 25]

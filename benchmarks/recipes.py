@@ -1,0 +1,90 @@
+"""What each part of a recipe is worth: the recipe against itself with one part changed.
+
+    python convert_weights.py --backbone=dlib_resnet29 --source=faces \
+        --output=weights/dlib_resnet29.npz
+    python benchmarks/recipes.py --data=UTKFace --split_lists=datasets/utkface/splits \
+        --weights=weights/dlib_resnet29.npz --workdir=runs/recipes \
+        --json=results/recipes.json
+
+trains a short form of `configs/utkface_dlib29_first.flags` (fewer pixels and epochs),
+and the same with one change at a time, each with every seed, see seeds.py. What pays
+late, as strong augmentation does, is worth less here than in a long run.
+
+With --teacher, answers of networks for the training faces, being taught is one of the
+changes. Flags of train.py after `--` replace those of the recipe.
+"""
+
+import json
+from pathlib import Path
+
+import seeds
+from absl import app, flags
+
+_DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "As in train.py.")
+_SPLIT_LISTS = flags.DEFINE_string("split_lists", "", "As in train.py.")
+_CACHE = flags.DEFINE_string("cache", "memory", "As in train.py.")
+_WEIGHTS = flags.DEFINE_string("weights", "", "--backbone_weights of the recipe.")
+_TEACHER = flags.DEFINE_string("teacher", "", "As in train.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each kind.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "File for the raw numbers.")
+
+_SETTINGS = (
+    "--backbone=dlib_resnet29", "--image_size=64", "--epochs=4", "--batch_size=64",
+    "--age_head=distribution", "--augmentation=strong", "--optimizer=adamw",
+    "--learning_rate=3e-4", "--weight_decay=0.05", "--schedule=cosine",
+    "--warmup_epochs=0.5",
+)  # fmt: skip
+
+# By the name of a row, what differs from the recipe.
+CHANGES = {
+    "the recipe": (),
+    "random first weights": ("--backbone_weights=",),
+    "Adam at one rate, as published": (
+        "--optimizer=adam", "--schedule=constant", "--weight_decay=1e-5",
+        "--warmup_epochs=0",
+    ),
+    "one value for age": ("--age_head=value",),
+    "standard augmentation": ("--augmentation=standard",),
+    "faces mixed, up to 0.3": ("--mixup=0.3",),
+    "averaged weights": ("--ema_momentum=0.99",),
+    "loss weights 1, 1, 1": ("--loss_weights=1,1,1",),
+    "loss weights 0.1, 1, 1": ("--loss_weights=0.1,1,1",),
+}  # fmt: skip
+TAUGHT = "taught by an ensemble"
+
+
+def main(argv):
+    # What is not known here is for train.py: fewer epochs, say.
+    found = {}
+    for name, change in changes().items():
+        found[name] = [trained(name, change, s, argv[1:]) for s in range(_SEEDS.value)]
+        for run in found[name]:
+            print(name, *(f"{task} {run[task]:.4f}" for task in run), flush=True)
+    print("\n| what differs | age MAE | gender | race |\n|---|---:|---:|---:|")
+    print("\n".join(seeds.rows(found)))
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def changes() -> dict[str, tuple[str, ...]]:
+    """`CHANGES`, and being taught where there is a teacher."""
+    if not _TEACHER.value:
+        return CHANGES
+    return {**CHANGES, TAUGHT: (f"--teacher={_TEACHER.value}",)}
+
+
+def trained(name, change, seed, more):
+    folder = name.replace(",", "").replace(" ", "_")
+    settings = (
+        *_SETTINGS, f"--data={_DATA.value}", f"--data_dir={_DATA_DIR.value}",
+        f"--split_lists={_SPLIT_LISTS.value}", f"--cache={_CACHE.value}",
+        f"--backbone_weights={_WEIGHTS.value}", f"--seed={seed}",
+    )  # fmt: skip
+    workdir = Path(_WORKDIR.value) / f"{folder}-seed{seed}"
+    return seeds.trained([*settings, *more, *change], workdir)
+
+
+if __name__ == "__main__":
+    app.run(main)
