@@ -204,3 +204,35 @@ def test_recipes_differ_in_one_thing_each(tmp_path):
     assert line in done.stdout
     last = [5.0 + len(kept) - 1, 5.0 + len(kept)]
     assert [run["age"] for run in found["taught by an ensemble"]] == last
+
+
+def test_an_ensemble_by_hand(tmp_path):
+    """Two networks that are wrong where the other one is right."""
+    header = (
+        "id,age,gender,race,predicted_age,p_gender_male,p_gender_female,"
+        "p_race_white,p_race_black,p_race_asian,p_race_indian,p_race_others"
+    )
+    for name, first, second in (
+        ("a", "20,0.9,0.1,1,0,0,0,0", "33,0.6,0.4,0,0,0.6,0.4,0"),
+        ("b", "26,0.4,0.6,0,0,0,0,1", "30,0.1,0.9,0,0,0.4,0.6,0"),
+    ):
+        rows = f"x,22,male,white,{first}\ny,30,female,,{second}\n"
+        (tmp_path / f"{name}.csv").write_text(f"{header}\n{rows}")
+    command = [sys.executable, ROOT / "benchmarks" / "ensemble.py", "a.csv"]
+    done = subprocess.run(
+        [*command, "b.csv", "--json=found.json"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "a.csv: 2.50 years, 50.0 %, 100.0 %",
+        "b.csv: 2.00 years, 50.0 %, 0.0 %",
+        # 23 and 31.5 years; 0.65 male and 0.65 female; a tie goes to the first.
+        "a.csv + b.csv: 1.25 years, 100.0 %, 100.0 %",
+    ]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["a.csv"]["race_accuracy"]["n"] == 1
+
+    (tmp_path / "b.csv").write_text(f"{header}\n")
+    done = subprocess.run([*command, "b.csv"], capture_output=True, cwd=tmp_path)
+    assert done.returncode != 0 and b"b.csv answers for other faces" in done.stderr
