@@ -140,26 +140,24 @@ SIDES = pytest.mark.parametrize("height, width, size", [
     (200, 200, 80), (200, 200, 128), (64, 64, 64), (20, 20, 48), (300, 90, 37),
     (8, 1111, 24), (513, 512, 224), (640, 480, 8),
 ])  # fmt: skip
-WAYS = pytest.mark.parametrize(
-    "weighted", [pixels.weighted_rows, compiled_rows.weighted_rows]
-)
+WAYS = pytest.mark.parametrize("module", [pixels, compiled_rows])
 
 
 @WAYS
 @SIDES
-def test_resized_to_the_same_numbers(height, width, size, weighted):
+def test_resized_to_the_same_numbers(height, width, size, module):
     image = np.random.default_rng(size).integers(0, 256, (height, width, 3), np.uint8)
-    found = pixels.resize(image, size, weighted)
+    found = pixels.resize(image, size, module.SUMS)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, preprocessing.resize(image, size))
 
 
 @WAYS
-def test_pictures_that_are_cut_or_may_not_be_written(weighted):
+def test_pictures_that_are_cut_or_may_not_be_written(module):
     whole = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     whole.flags.writeable = False
     for image in (whole, whole[:, 15:105], whole[:, ::-1], whole.transpose(1, 0, 2)):
-        found = pixels.resize(image, 32, weighted)
+        found = pixels.resize(image, 32, module.SUMS)
         np.testing.assert_array_equal(found, preprocessing.resize(image, 32))
 
 
@@ -169,7 +167,7 @@ def test_threads_add_side_by_side():
     images = rng.integers(0, 256, (64, 100, 100, 3), np.uint8)
 
     def small(image):
-        return pixels.resize(image, 48, compiled_rows.weighted_rows)
+        return pixels.resize(image, 48, compiled_rows.SUMS)
 
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(small, images))
@@ -189,7 +187,7 @@ def test_loops_are_compiled_where_no_folder_can_be_written(tmp_path):
         from hydranet_tf.data import compiled_rows, pixels
 
         image = np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)
-        found = pixels.resize(image, 20, compiled_rows.weighted_rows)
+        found = pixels.resize(image, 20, compiled_rows.SUMS)
         assert (found == pixels.resize(image, 20)).all()
         print("the same")
     """

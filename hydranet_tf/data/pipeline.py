@@ -35,6 +35,11 @@ MEMORY_CACHE = "memory"
 _FOREVER = 2**31 - 1
 # Examples that one thread decodes in a go when all are.
 _PORTION = 64
+# Batches that are read at once. More threads would wait for Python's lock, which each
+# holds for a tenth of its time.
+_READERS = min(os.cpu_count(), 8)
+# Batches that wait to be used.
+_AHEAD = 4
 
 
 class BadImagesError(ValueError):
@@ -228,15 +233,17 @@ def _fetch(faces: Faces, order) -> tf.data.Dataset:
 
     dataset = order.map(
         lambda numbers: with_labels(_take(faces, numbers), numbers),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=_READERS,
     )
     options = tf.data.Options()
     options.deterministic = True
+    # Left to itself, tf.data read one batch at a time for whole epochs.
+    options.autotune.enabled = False
     # Every worker of several reads all files; they divide the examples.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return dataset.with_options(options).prefetch(_AHEAD)
 
 
 def _take(faces: Faces, numbers: tf.Tensor) -> tf.Tensor:
@@ -266,7 +273,7 @@ def _read_face(examples: Examples, number: int, size: int) -> np.ndarray:
     image = pixels.decode(encoded)
     if image is None:
         return preprocessing.decode_and_resize(encoded, size).numpy()
-    return pixels.resize(pixels.square(image), size, compiled_rows.weighted_rows)
+    return pixels.resize(pixels.square(image), size, compiled_rows.SUMS)
 
 
 def _decode_all(
