@@ -18,7 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-_PRESET = Path(__file__).resolve().parent / "presets/utkface_dlib29/hydranet.tflite"
+_ROOT = Path(__file__).resolve().parent
+_PRESET = _ROOT / "presets/utkface_dlib29_taught/hydranet.tflite"
 _MODEL = flags.DEFINE_string(
     "model", str(_PRESET), "A workdir, a SavedModel, a preset or a .tflite file."
 )

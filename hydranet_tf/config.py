@@ -258,11 +258,14 @@ class TrainingConfig:
         }
 
     def changed(self) -> str:
-        """The settings that are not the defaults, as flags, without places."""
+        """The settings that are not the defaults, as flags, without places.
+
+        A teacher is a place, too, but without it the network would be another.
+        """
         return " ".join(
             f"--{field.name}={getattr(self, field.name)}"
             for field in dataclasses.fields(self)
-            if field.name not in MAY_CHANGE - {"epochs", "patience"}
+            if field.name not in MAY_CHANGE - {"epochs", "patience", "teacher"}
             and getattr(self, field.name) != field.default
         )
 

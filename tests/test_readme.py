@@ -24,7 +24,6 @@ from pathlib import Path
 import dlib_network
 import documents
 import pytest
-import released
 import synthetic
 from sample_pictures import astronaut, crowd
 
@@ -77,7 +76,7 @@ NOT_RUN = {
     "pip install '.[faces]'": "asks a registry for 100 MB; the next command reads "
     "a file of random weights instead",
     "tensorboard --logdir=DIR": "DIR is the reader's; it is run on runs/",
-    f"HYDRANET_EXPORT=$PWD/exports/{released.NAME} docker compose "
+    "HYDRANET_EXPORT=$PWD/exports/utkface_dlib29 docker compose "
     "-f examples/serving/docker-compose.yml up": "pulls an image of a registry; "
     "tests/test_serving_files.py reads the file",
 }
