@@ -18,10 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-_ROOT = Path(__file__).resolve().parent
-_PRESET = _ROOT / "presets/utkface_dlib29_taught/hydranet.tflite"
+_PRESET = Path(__file__).resolve().parent / "presets/utkface_dlib29_taught"
 _MODEL = flags.DEFINE_string(
-    "model", str(_PRESET), "A workdir, a SavedModel, a preset or a .tflite file."
+    "model", f"{_PRESET}/hydranet.tflite", "Workdir, SavedModel, preset or .tflite."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The rows: a .csv or a .jsonl file.")
 _ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for drawn pictures.")
