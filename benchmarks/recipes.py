@@ -14,21 +14,11 @@ With --teacher, answers of networks for the training faces, being taught is one 
 changes. Flags of train.py after `--` replace those of the recipe.
 """
 
-import json
-from pathlib import Path
-
 import seeds
 from absl import app, flags
 
-_DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "As in train.py.")
-_SPLIT_LISTS = flags.DEFINE_string("split_lists", "", "As in train.py.")
-_CACHE = flags.DEFINE_string("cache", "memory", "As in train.py.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "--backbone_weights of the recipe.")
 _TEACHER = flags.DEFINE_string("teacher", "", "As in train.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
-_SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each kind.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "File for the raw numbers.")
 
 _SETTINGS = (
     "--backbone=dlib_resnet29", "--image_size=104", "--epochs=3", "--batch_size=64",
@@ -54,16 +44,15 @@ TAUGHT = "taught by an ensemble"
 
 
 def main(argv):
+    weights = f"--backbone_weights={_WEIGHTS.value}"
     # What is not known here is for train.py: fewer epochs, say.
-    found = {}
-    for name, change in changes().items():
-        found[name] = [trained(name, change, s, argv[1:]) for s in range(_SEEDS.value)]
-        for run in found[name]:
-            print(name, *(f"{task} {run[task]:.4f}" for task in run), flush=True)
+    found = {
+        name: seeds.kind(name, [*_SETTINGS, weights, *argv[1:], *change])
+        for name, change in changes().items()
+    }
     print("\n| what differs | age MAE | gender | race |\n|---|---:|---:|---:|")
     print("\n".join(seeds.rows(found)))
-    if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
+    seeds.keep(found)
 
 
 def changes() -> dict[str, tuple[str, ...]]:
@@ -71,17 +60,6 @@ def changes() -> dict[str, tuple[str, ...]]:
     if not _TEACHER.value:
         return CHANGES
     return {**CHANGES, TAUGHT: (f"--teacher={_TEACHER.value}",)}
-
-
-def trained(name, change, seed, more):
-    folder = name.replace(",", "").replace(" ", "_")
-    settings = (
-        *_SETTINGS, f"--data={_DATA.value}", f"--data_dir={_DATA_DIR.value}",
-        f"--split_lists={_SPLIT_LISTS.value}", f"--cache={_CACHE.value}",
-        f"--backbone_weights={_WEIGHTS.value}", f"--seed={seed}",
-    )  # fmt: skip
-    workdir = Path(_WORKDIR.value) / f"{folder}-seed{seed}"
-    return seeds.trained([*settings, *more, *change], workdir)
 
 
 if __name__ == "__main__":

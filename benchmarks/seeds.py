@@ -6,11 +6,22 @@ score.
 """
 
 import json
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from absl import flags
+
+_DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "As in train.py.")
+_SPLIT_LISTS = flags.DEFINE_string("split_lists", "", "As in train.py.")
+_CACHE = flags.DEFINE_string("cache", "memory", "As in train.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each kind.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "File for the raw numbers.")
 
 SCORES = {
     "age": "val_age_mae",
@@ -21,12 +32,33 @@ SCORES = {
 _TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
-def trained(settings: Iterable[str], workdir: Path) -> dict[str, float]:
+def kind(name: str, settings: Iterable[str]) -> list[dict[str, float]]:
+    """Trains with every seed, printing scores under the name of the kind of run."""
+    settings = list(settings)
+    runs = [trained(name, settings, seed) for seed in range(_SEEDS.value)]
+    for run in runs:
+        print(name, *(f"{task} {run[task]:.4f}" for task in run), flush=True)
+    return runs
+
+
+def trained(name: str, settings: Iterable[str], seed: int) -> dict[str, float]:
     """Trains, or reads what was trained; scores of the last epoch by task."""
-    command = [sys.executable, _TRAIN, *settings, f"--workdir={workdir}"]
+    folder = re.sub("[ ,]+", "_", name)
+    workdir = Path(_WORKDIR.value) / f"{folder}-seed{seed}"
+    command = [
+        sys.executable, _TRAIN, f"--data={_DATA.value}",
+        f"--data_dir={_DATA_DIR.value}", f"--split_lists={_SPLIT_LISTS.value}",
+        f"--cache={_CACHE.value}", f"--seed={seed}", *settings, f"--workdir={workdir}",
+    ]  # fmt: skip
     subprocess.run(command, check=True)
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     return {task: last[name] for task, name in SCORES.items()}
+
+
+def keep(found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Writes the scores of all runs to the file that was asked for."""
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
 
 
 def rows(found: Mapping[str, Sequence[Mapping[str, float]]]):

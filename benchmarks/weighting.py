@@ -13,20 +13,10 @@ score, which favours it against the learned weights. Flags of train.py after `--
 replace those of the small network.
 """
 
-import json
-from pathlib import Path
-
 import seeds
 from absl import app, flags
 
-_DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "As in train.py.")
-_SPLIT_LISTS = flags.DEFINE_string("split_lists", "", "As in train.py.")
-_CACHE = flags.DEFINE_string("cache", "memory", "As in train.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
-_SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each kind.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("epochs", 4, "Of each run.", lower_bound=2)
-_JSON = flags.DEFINE_string("json", None, "File for the raw numbers.")
 
 _SETTINGS = (
     "--backbone=resnet18", "--width=16", "--image_size=32", "--batch_size=64",
@@ -41,25 +31,18 @@ SINGLE = {"age": "1,0,0", "gender": "0,1,0", "race": "0,0,1"}
 
 def main(argv):
     # What is not known here is for train.py: a smaller network, say.
-    found = {}
-    for weights in (LEARNED, EQUAL, *TUNED, *SINGLE.values()):
-        found[weights] = [trained(weights, s, argv[1:]) for s in range(_SEEDS.value)]
-        for run in found[weights]:
-            print(weights, *(f"{task} {run[task]:.4f}" for task in run), flush=True)
+    found = {
+        weights: seeds.kind(weights, settings(weights, argv[1:]))
+        for weights in (LEARNED, EQUAL, *TUNED, *SINGLE.values())
+    }
     print()
     print("\n".join(table(found)))
-    if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
+    seeds.keep(found)
 
 
-def trained(weights, seed, more):
-    workdir = Path(_WORKDIR.value) / f"{weights.replace(',', '_')}-seed{seed}"
-    settings = (
-        *_SETTINGS, f"--data={_DATA.value}", f"--data_dir={_DATA_DIR.value}",
-        f"--split_lists={_SPLIT_LISTS.value}", f"--cache={_CACHE.value}",
-        f"--epochs={_EPOCHS.value}", f"--seed={seed}", f"--loss_weights={weights}",
-    )  # fmt: skip
-    return seeds.trained([*settings, *more], workdir)
+def settings(weights, more):
+    epochs = f"--epochs={_EPOCHS.value}"
+    return [*_SETTINGS, epochs, f"--loss_weights={weights}", *more]
 
 
 def table(found):

@@ -125,10 +125,10 @@ def test_weighting_takes_a_single_task_from_its_own_network(monkeypatch):
 TRAINED = """
 import json, sys
 from absl import flags
-import weighting
+import seeds, weighting
 
 more = flags.FLAGS(sys.argv)[1:]
-print(json.dumps(weighting.trained("0,1,0", 3, more)))
+print(json.dumps(seeds.trained("0,1,0", weighting.settings("0,1,0", more), 3)))
 """
 
 
@@ -154,22 +154,27 @@ def test_weighting_reads_the_last_epoch_of_a_run(tmp_path):
 
 # Keeps the flags of each run instead of training.
 KEPT = """
-import json, sys
+import json
 from pathlib import Path
 from absl import app
 import recipes, seeds
 
 kept = []
 
-def keep(settings, workdir):
-    kept.append([workdir.name, list(settings)])
-    return {"age": 5.0 + len(kept), "gender": 0.9, "race": 0.8}
+def keep(command, check):
+    *settings, workdir = command[2:]
+    workdir = Path(workdir.removeprefix("--workdir="))
+    kept.append([workdir.name, settings])
+    workdir.mkdir(parents=True)
+    last = {"val_age_mae": 5.0 + len(kept), "val_gender_accuracy": 0.9,
+            "val_race_accuracy": 0.8}
+    (workdir / "metrics.jsonl").write_text(json.dumps(last))
 
 def main(argv):
     recipes.main(argv)
     Path("kept.json").write_text(json.dumps(kept))
 
-seeds.trained = keep
+seeds.subprocess.run = keep
 app.run(main)
 """
 
