@@ -48,9 +48,12 @@ def main(argv):
         for chosen in itertools.combinations(files, count):
             row = found[" + ".join(chosen)] = {}
             for task in TASKS:
-                names = task.probability_columns or (task.answer_column,)
                 answers = np.mean(
-                    [[column(path, name) for name in names] for path in chosen], axis=0
+                    [
+                        [column(path, name) for name in task.answer_columns]
+                        for path in chosen
+                    ],
+                    axis=0,
                 )
                 answers = answers.T if task.classes else answers[0]
                 for name, score in scores.score(task, labels[task], answers).items():

@@ -97,6 +97,11 @@ class Task:
         """Name of its answer in tables, where its own name is the label's."""
         return f"predicted_{self.name}"
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """Columns of tables that hold its answer in numbers, see the two above."""
+        return self.probability_columns or (self.answer_column,)
+
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
 

@@ -70,9 +70,7 @@ def _answers(path: Path, faces: Faces) -> dict[Task, np.ndarray]:
             f"--teacher: {path} has no row for {len(missing)} of {len(faces)} "
             f"training faces, the first {missing[0]}; a teacher answers for each"
         )
-    columns = {
-        task: task.probability_columns or (task.answer_column,) for task in TASKS
-    }
+    columns = {task: task.answer_columns for task in TASKS}
     answered = {
         task: _numbers(path, rows, names)
         for task, names in columns.items()
