@@ -35,8 +35,8 @@ MEMORY_CACHE = "memory"
 _FOREVER = 2**31 - 1
 # Examples that one thread decodes in a go when all are.
 _PORTION = 64
-# Batches that are read at once. More threads would wait for Python's lock, which each
-# holds for a tenth of its time.
+# Threads that read pictures. More would wait for Python's lock, which each holds for a
+# tenth of its time.
 _READERS = min(os.cpu_count(), 8)
 # Batches that wait to be used.
 _AHEAD = 4
@@ -297,7 +297,7 @@ def _decode_all(
 
     starts = range(0, len(examples), _PORTION)
     with (
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads,
+        concurrent.futures.ThreadPoolExecutor(_READERS) as threads,
         tqdm(total=len(examples), desc="decoding", unit="img", disable=None) as bar,
     ):
         found = []

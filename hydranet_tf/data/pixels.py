@@ -156,12 +156,12 @@ def resize(image: np.ndarray, size: int, sums=SUMS) -> np.ndarray:
             many pictures gives `compiled_rows.SUMS`, five times as fast and half a
             second to import.
     """
-    weighted_rows, weighted_levels = sums
+    add, add_and_round = sums
     height, width = image.shape[:2]
-    rows = weighted_rows(image.reshape(height, -1), _filter(height, size))
+    rows = add(image.reshape(height, -1), _filter(height, size))
     # Turned, so that both sums run over long rows of values.
     columns = cv2.transpose(rows.reshape(size, width, 3)).reshape(width, -1)
-    levels = weighted_levels(columns, _filter(width, size))
+    levels = add_and_round(columns, _filter(width, size))
     return cv2.transpose(levels.reshape(size, size, 3))
 
 
