@@ -61,12 +61,15 @@ def place_of(page: str, script: str) -> Path:
 
 
 def flag_names(script: Path) -> set[str]:
-    """Flags that a script defines, read from its source."""
+    """Flags that a script and modules beside it define, read from their source."""
     source = script.read_text()
     names = {"flagfile", "help"}
     if "config.define_flags()" in source:
         names |= set(config.TrainingConfig.__dataclass_fields__)
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            beside = (script.with_name(f"{alias.name}.py") for alias in node.names)
+            names.update(*(flag_names(path) for path in beside if path.is_file()))
         if isinstance(node, ast.Call) and node.args:
             called = ast.unparse(node.func)
             first = node.args[0]
