@@ -27,7 +27,7 @@ for precision in precisions:
     config = TrainingConfig(
         data=f"{folder}/faces", split_lists=f"{folder}/faces/splits", backbone="tiny",
         image_size=32, width=8, epochs=3, batch_size=12, precision=precision,
-        augmentation="none", learning_rate=3e-3,
+        augmentation="none", learning_rate=1e-3,
     )
     model = training.train(config, f"{folder}/{precision}")
     found[precision] = {
