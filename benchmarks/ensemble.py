@@ -5,7 +5,7 @@
     python benchmarks/ensemble.py reports/one/predictions.csv \
         reports/other/predictions.csv --json=results/ensemble.json
 
-reads what evaluate.py wrote for the same faces, and scores each file and the mean of
+reads what evaluate.py wrote, and scores each file and the mean of
 every choice of two files and more: years, and probabilities of classes.
 """
 
@@ -24,40 +24,34 @@ _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
 def main(argv):
     import numpy as np
 
-    from hydranet_tf.files import tables
+    from hydranet_tf.files import answers, tables
     from hydranet_tf.reports import scores
     from hydranet_tf.tasks import TASKS
 
     if len(argv) < 3:
         raise app.UsageError("give the predictions.csv of two networks or more")
-    files = {
-        path: {cells["id"]: cells for _, cells in tables.read_table(path, ["id"])}
-        for path in argv[1:]
+    names = {task.name: task for task in TASKS}
+    try:
+        rows = [cells for _, cells in tables.read_table(argv[1], ["id", *names])]
+        ids = [cells["id"] for cells in rows]
+        files = {path: answers.read(path, ids) for path in argv[1:]}
+    except tables.SourceError as error:
+        raise app.UsageError(str(error)) from error
+    for path, answered in files.items():
+        if answered.keys() != set(TASKS):
+            raise app.UsageError(f"{path} does not answer all of {', '.join(names)}")
+    labels = {
+        name: np.array([task.parse(cells[name]) for cells in rows])
+        for name, task in names.items()
     }
-    ids = next(iter(files.values())).keys()
-    for path, rows in files.items():
-        if rows.keys() != ids:
-            raise app.UsageError(f"{path} answers for other faces than {argv[1]}")
-
-    def column(path, name, read=float):
-        return np.array([read(files[path][i][name]) for i in ids])
-
-    labels = {task: column(argv[1], task.name, task.parse) for task in TASKS}
     found = {}
     for count in range(1, len(files) + 1):
         for chosen in itertools.combinations(files, count):
             row = found[" + ".join(chosen)] = {}
             for task in TASKS:
-                answers = np.mean(
-                    [
-                        [column(path, name) for name in task.answer_columns]
-                        for path in chosen
-                    ],
-                    axis=0,
-                )
-                answers = answers.T if task.classes else answers[0]
-                for name, score in scores.score(task, labels[task], answers).items():
-                    row[f"{task.name}_{name}"] = score.to_json()
+                mean = np.mean([files[path][task] for path in chosen], axis=0)
+                for kind, score in scores.score(task, labels[task.name], mean).items():
+                    row[f"{task.name}_{kind}"] = score.to_json()
             print(
                 f"{' + '.join(chosen)}: {row['age_mae']['value']:.2f} years, "
                 f"{100 * row['gender_accuracy']['value']:.1f} %, "

@@ -240,4 +240,8 @@ def test_an_ensemble_by_hand(tmp_path):
 
     (tmp_path / "b.csv").write_text(f"{header}\n")
     done = subprocess.run([*command, "b.csv"], capture_output=True, cwd=tmp_path)
-    assert done.returncode != 0 and b"b.csv answers for other faces" in done.stderr
+    assert done.returncode != 0 and b"b.csv has no row for 2 of 2 faces" in done.stderr
+
+    (tmp_path / "b.csv").write_text("id,predicted_age\nx,20\ny,30\n")
+    done = subprocess.run([*command, "b.csv"], capture_output=True, cwd=tmp_path)
+    assert done.returncode != 0 and b"b.csv does not answer all of" in done.stderr

@@ -34,6 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "backbones.torch_files",
         "backbones.dlib_files",
     ),
+    # What another network answered, a table.
+    ("files.answers",),
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
     ("data.pixels",),
