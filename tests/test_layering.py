@@ -97,7 +97,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reports.parts",),
     # How much the crop matters.
     ("reports.margins",),
-    ("reports.margin_picture", "reports.origins", "reports.projector_files"),
+    (
+        "reports.margin_picture",
+        "reports.decade_picture",
+        "reports.origins",
+        "reports.projector_files",
+    ),
     ("reports.evaluation",),
     # Photographs: faces in, answers out; rows on disk; pictures with boxes.
     ("photos.predictor", "photos.face_rows"),

@@ -13,7 +13,7 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hydranet_tf.reports import breakdown, report_pictures, scores
+from hydranet_tf.reports import breakdown, decade_picture, report_pictures, scores
 from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 
@@ -106,7 +106,7 @@ def test_decades_mark_the_small_ones(tmp_path, figures):
     answers = labels + np.repeat([2.0, -6.0, 20.0], [40, 50, 3])
     rows = breakdown.by_decade(AGE, labels, answers)
     mae = scores.score(AGE, labels, answers)["mae"]
-    report_pictures.decades(AGE, rows, mae, tmp_path / "d.png")
+    decade_picture.draw(AGE, rows, mae, tmp_path / "d.png")
     (figure,) = figures
     assert_is_picture(tmp_path / "d.png", figure)
     size, lean = figure.axes
@@ -117,8 +117,22 @@ def test_decades_mark_the_small_ones(tmp_path, figures):
     assert faces == [blue, blue, pale]
     ticks = [label.get_text() for label in lean.get_xticklabels()]
     assert ticks == ["0-9\nn = 40", "10-19\nn = 50", "20-29\nno labels", "30-39\nn = 3"]
-    # Of those with enough faces.
+    # Of those with enough faces, for which the axes are made.
     assert "Age error by decade: largest at 10-19 years" in texts(figure)
+    assert size.get_ylim() == pytest.approx((0, 6.3))
+    assert lean.get_ylim() == pytest.approx((-6.3, 2.1))
+    assert "20.0" in [text.get_text() for text in size.texts]
+    assert [text.get_text() for text in lean.texts] == ["20.0"]
+
+
+def test_a_decade_alone_has_axes_of_its_own(tmp_path, figures):
+    labels, answers = np.full(3, 35.0), np.full(3, 55.0)
+    rows = breakdown.by_decade(AGE, labels, answers)
+    mae = scores.score(AGE, labels, answers)["mae"]
+    decade_picture.draw(AGE, rows, mae, tmp_path / "d.png")
+    size, lean = figures[0].axes
+    assert size.get_ylim() == lean.get_ylim() == pytest.approx((0, 21))
+    assert not lean.texts
 
 
 def some_groups():

@@ -22,6 +22,7 @@ from hydranet_tf.exports import runtimes
 from hydranet_tf.model import logit_model
 from hydranet_tf.reports import (
     breakdown,
+    decade_picture,
     margin_picture,
     margins,
     origins,
@@ -297,7 +298,7 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
             report_pictures.scatter(
                 task, labels, answers, found["mae"], folder / names["scatter"]
             )
-            report_pictures.decades(
+            decade_picture.draw(
                 task,
                 findings.decades[task.name],
                 found["mae"],

@@ -27,7 +27,7 @@ INK, SOFT_INK, GRID, PALE = "#222222", "#5A5A5A", "#E3E3E3", "#B9D4E5"
 
 NOTE = "Labels are what annotators saw in a picture, not facts about a person."
 
-_KEY = (
+KEY = (
     f"lines: {scores.LEVEL:.0%} intervals; pale: under {breakdown.SMALL} faces, "
     "not compared"
 )
@@ -159,12 +159,12 @@ def scatter(
         )
         # A scale needs two ends, also where no square holds two faces.
         density.set_norm(LogNorm(1, max(2, np.nanmax(counts))))
-        bar = figure.colorbar(density, ax=axes, shrink=0.55, pad=0.02, aspect=25)
-        bar.set_label("faces in a square of 2 x 2 " + task.unit)
-        bar.outline.set_visible(False)
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        bar.ax.yaxis.set_major_formatter("{x:.0f}")
-        bar.ax.minorticks_off()
+        scale = figure.colorbar(density, ax=axes, shrink=0.55, pad=0.02, aspect=25)
+        scale.set_label("faces in a square of 2 x 2 " + task.unit)
+        scale.outline.set_visible(False)
+        scale.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.ax.yaxis.set_major_formatter("{x:.0f}")
+        scale.ax.minorticks_off()
         axes.plot(
             [bottom, top], [bottom, top], color=INK, linewidth=1.2, linestyle="--",
             label="answer equals label",
@@ -198,52 +198,11 @@ def _interval(score: scores.Score) -> str:
     return f"{scores.LEVEL:.0%} interval {score.low:.1f} to {score.high:.1f}"
 
 
-def decades(
-    task: Task,
-    rows: Sequence[breakdown.Decade],
-    mae: scores.Score,
-    path: pathlib.Path,
-) -> None:
-    """Mean absolute error and bias of each decade of label."""
-    with new_figure(path, max(8.6, 0.9 + 0.84 * len(rows)), 6.2) as figure:
-        size, lean = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        places = np.arange(len(rows))
-        for axes, key in ((size, "mae"), (lean, "bias")):
-            for x, row in zip(places, rows, strict=True):
-                score = row.scores[key]
-                if score.n:
-                    _bar(axes, x, score, _colour(score), vertical=True)
-            axes.grid(True, axis="y")
-            axes.tick_params(axis="x", length=0)
-        size.axhline(mae.value, color=INK, linewidth=1.2, linestyle="--")
-        lean.axhline(0, color=SOFT_INK, linewidth=0.8)
-        lean.spines["bottom"].set_visible(False)
-        size.set_ylim(bottom=0)
-        size.set_ylabel(f"mean absolute\nerror ({task.unit})")
-        lean.set_ylabel(f"bias ({task.unit})\npredicted - label")
-        names = [
-            f"{r.name}\nn = {r.n:,}" if r.n else f"{r.name}\nno labels" for r in rows
-        ]
-        lean.set_xticks(places, names, fontsize=9.5)
-        lean.set_xlabel(f"labelled {task.name} ({task.unit})")
-        worst = max(
-            (r for r in rows if r.n >= breakdown.SMALL),
-            key=lambda r: r.scores["mae"].value,
-            default=None,
-        )
-        write_title(
-            size,
-            f"{task.name.capitalize()} error by decade"
-            + (f": largest at {worst.name} {task.unit}" if worst else ""),
-            f"dashed: all faces, {mae.value:.1f} {task.unit}; " + _KEY,
-        )
-
-
-def _colour(score: scores.Score) -> str:
+def bar_colour(score: scores.Score) -> str:
     return PALE if score.n < breakdown.SMALL else BLUE
 
 
-def _bar(axes, place, score, colour, vertical=False, flip=False, factor=1.0) -> None:
+def bar(axes, place, score, colour, vertical=False, flip=False, factor=1.0) -> None:
     """One bar with its interval; `flip` shows one minus a share."""
     value, ends = score.value, (score.low, score.high)
     if flip:
@@ -297,8 +256,8 @@ def _group_panel(axes, task, name, ranked, found, whole) -> None:
     worst = found.worst(key)
     for place, group in enumerate(ranked):
         score = group.scores[key]
-        colour = VERMILLION if group is worst else _colour(score)
-        _bar(axes, place, score, colour, flip=flip, factor=factor)
+        colour = VERMILLION if group is worst else bar_colour(score)
+        bar(axes, place, score, colour, flip=flip, factor=factor)
         # The value at the right, where no bar can cover it.
         value = factor * (1 - score.value if flip else score.value)
         axes.annotate(
@@ -327,7 +286,7 @@ def _group_panel(axes, task, name, ranked, found, whole) -> None:
     write_title(
         axes,
         f"{task.name.capitalize()}, {said}",
-        f"dashed: all faces, {everyone:.1f}{unit}; " + _KEY,
+        f"dashed: all faces, {everyone:.1f}{unit}; " + KEY,
     )
 
 

@@ -121,9 +121,7 @@ def _train(
         weights=about and about["sha256"],
         checkpoint=progress,
     )
-    _announce(devices, config, model, training, validation, progress)
-    if about:
-        print(f"starts from {about['path']}: {about['parts']}", flush=True)
+    _announce(devices, config, model, training, validation, about, progress)
     if _ended(config, progress):
         print("the run is finished; raise --epochs to go on", flush=True)
         averaging.keep_average(model)
@@ -326,7 +324,7 @@ def _load(config: TrainingConfig, split: str) -> Faces:
     )
 
 
-def _announce(devices, config, model, training, validation, progress) -> None:
+def _announce(devices, config, model, training, validation, start, progress) -> None:
     weights = sum(math.prod(w.shape) for w in model.trainable_weights)
     print(
         f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
@@ -336,6 +334,8 @@ def _announce(devices, config, model, training, validation, progress) -> None:
         f"workdir {devices.folder}",
         flush=True,
     )
+    if start:
+        print(f"starts from {start['path']}: {start['parts']}", flush=True)
     if progress.step:
         batches = f" and {progress.batch} batches" if progress.batch else ""
         print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
