@@ -65,7 +65,7 @@ def test_cut_at_any_byte_a_run_goes_on_to_the_same_file(tmp_path, kind, last):
     n = len(whole)
     for length in {*range(0, n, 7), *range(40), *range(n - 40, n + 1)}:
         cut.write_bytes(whole[:length])
-        with Rows(cut) as rows:
+        with Rows(cut, NAMES) as rows:
             for name, faces in pictures:
                 if name not in rows.finished:
                     rows.add(rows_of(name, faces))
@@ -81,14 +81,31 @@ def test_only_the_last_picture_is_done_anew(tmp_path, kind):
     with Rows(path) as rows:
         rows.add(rows_of("a.jpg"))
         rows.add([row("b.jpg", "unreadable: no image")])
-    with Rows(path) as rows:
+    with Rows(path, ["a.jpg", "b.jpg"]) as rows:
         # One row is all there is to say about b.
         assert rows.finished == {"a.jpg", "b.jpg"}
         assert rows.statuses == {"ok": 1, "unreadable": 1}
         rows.add(rows_of("c.jpg"))
-    with Rows(path) as rows:
+    whole = path.read_bytes()
+    with Rows(path, ["b.jpg", "c.jpg"]) as rows:
         # c may have had a third face.
         assert rows.finished == {"a.jpg", "b.jpg"}
+    # A run that fails before it has an answer has changed nothing.
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_run_of_other_pictures_keeps_all_rows(tmp_path, kind):
+    path = tmp_path / f"faces.{kind}"
+    with Rows(path) as rows:
+        rows.add(rows_of("a.jpg"))
+        rows.add(rows_of("b.jpg", 3))
+    for name, kept in (("c.jpg", 5), ("d.jpg", 6)):
+        with Rows(path, [name]) as rows:
+            assert rows.faces == kept and "b.jpg" in rows.finished
+            rows.add(rows_of(name, 1))
+    files = [one["file"] for one in read(path)]
+    assert files == ["a.jpg"] * 2 + ["b.jpg"] * 3 + ["c.jpg", "d.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,40 @@ def folder(tmp_path):
     return album
 
 
+def test_what_has_rows_already_is_not_drawn_and_named(folder, tmp_path, caplog):
+    first = [str(folder / "a.png"), str(folder / "inner")]
+    output, drawn = tmp_path / "faces.csv", tmp_path / "drawn"
+    photographs.predict(first, as_they_are(), output)
+    assert not caplog.messages
+    photographs.predict(first, as_they_are(), output, annotate=drawn)
+    # The last may lack faces, so it is answered anew, and drawn.
+    assert [path.name for path in drawn.rglob("*.*")] == ["thirty.jpeg"]
+    (message,) = caplog.messages
+    assert message.startswith("2 pictures have their rows already and are not drawn")
+    assert "a.png" in message
+
+
+def test_a_picture_that_can_be_read_once(folder, tmp_path, caplog):
+    """As a pipe is: its answers are kept, and that it is not drawn is said."""
+    once = folder / "a.png"
+
+    class Takes(Predictor):
+        def find(self, picture):
+            found = super().find(picture)
+            once.unlink()
+            return found
+
+    output, drawn = tmp_path / "faces.csv", tmp_path / "drawn"
+    model = Takes(readable_runtime(), detector=None)
+    summary = photographs.predict([str(once)], model, output, annotate=drawn)
+    assert summary.statuses == {"ok": 1} and len(read(output)) == 1
+    assert not drawn.exists()
+    (message,) = caplog.messages
+    assert message.endswith(
+        "a.png is not drawn: cannot be opened: No such file or directory"
+    )
+
+
 def test_a_row_a_face(folder, tmp_path):
     summary = photographs.predict(
         [str(folder)], Predictor(readable_runtime()), tmp_path / "faces.csv"

@@ -1,8 +1,9 @@
 """Rows on disk, one a face, that a broken run can go on with.
 
 Rows are appended in the order of pictures, so all that a crash can leave
-unfinished are the rows at the end: those of the last picture. They are taken
-away when the file is opened again, and that picture is done anew.
+unfinished are the rows at the end: those of the last picture. A run that has
+that picture again does it anew: its rows are taken away when there are new
+ones to write. A run of other pictures leaves them as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,12 @@ class Rows:
         faces: how many rows are faces.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        """Opens the file, or makes it, and takes off what is unfinished.
+    def __init__(self, path: str | os.PathLike, pictures: Collection[str] = ()):
+        """Opens the file, or makes it; no row is touched before there are new ones.
+
+        Args:
+            path: ends in .csv or .jsonl.
+            pictures: what this run will answer, if not finished.
 
         Raises:
             RowsError: if it has another ending, cannot be written, holds
@@ -83,7 +88,8 @@ class Rows:
             raise RowsError(f"cannot write {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._recover()
+            # Where new rows go; what lies behind it was left unfinished.
+            self._end = self._recover(frozenset(pictures))
         except BlockingIOError:
             self._file.close()
             raise RowsError(
@@ -101,8 +107,12 @@ class Rows:
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends all rows of one or several pictures, and hands them to the disk."""
-        self._file.write(b"".join(self._encoded(row) for row in rows))
+        encoded = b"".join(self._encoded(row) for row in rows)
+        # Opened for appending: what is written goes behind what is left.
+        self._file.truncate(self._end)
+        self._file.write(encoded)
         self._file.flush()
+        self._end += len(encoded)
         for one in rows:
             self._count(one["file"], one["status"])
 
@@ -118,7 +128,8 @@ class Rows:
             return (json.dumps(row, allow_nan=False) + "\n").encode()
         return _csv_line([row[name] for name in COLUMNS])
 
-    def _recover(self) -> None:
+    def _recover(self, pictures: frozenset[str]) -> int:
+        """Counts what is there; returns where new rows go."""
         self._file.seek(0)
         if self._is_csv:
             header = self._file.read(len(_HEADER))
@@ -128,21 +139,23 @@ class Rows:
                 self._file.truncate(0)
                 self._file.write(_HEADER)
                 self._file.flush()
-        kept = end = self._file.tell()
+        before_last = end = self._file.tell()
         last: list[tuple[str, str]] = []
         records = self._csv_records if self._is_csv else self._json_records
         for file, status, after in records(end):
             if last and last[0][0] != file:
                 for one in last:
                     self._count(*one)
-                last, kept = [], end
+                last, before_last = [], end
             last.append((file, status))
             end = after
         # One row says all about a picture without a face.
-        if last and last[0][1].partition(":")[0] != OK:
-            self._count(*last[0])
-            kept = end
-        self._file.truncate(kept)
+        may_lack_faces = last and last[0][1].partition(":")[0] == OK
+        if may_lack_faces and last[0][0] in pictures:
+            return before_last
+        for one in last:
+            self._count(*one)
+        return end
 
     def _csv_records(self, end: int) -> Iterator[tuple[str, str, int]]:
         """File and status of each whole row, and where it ends."""

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from absl import logging
 from tqdm import tqdm
 
 from hydranet_tf.exports import runtimes
@@ -100,7 +101,8 @@ def predict(
             skipped, so a run that was broken off goes on. None prints a line a face.
         detect: with a path: whether to search faces, or take pictures as they
             are.
-        annotate: folder for pictures with boxes and answers.
+        annotate: folder for pictures with boxes and answers; of pictures that are
+            answered now.
         batch_size: pictures that are answered at once.
         runner: `LOCAL` or `RAY`. With the latter the model is a path, and every
             machine finds it and the pictures under the names they have here.
@@ -113,8 +115,15 @@ def predict(
     """
     files = pictures(paths, annotate)
     targets = _targets(files, annotate)
-    with face_lines.Lines() if output is None else face_rows.Rows(output) as rows:
+    with _rows_of(output, files) as rows:
         left = [file for file in files if file not in rows.finished]
+        undrawn = [f for f in rows.finished if f in targets and not targets[f].exists()]
+        if undrawn:
+            logging.warning(
+                "%d pictures have their rows already and are not drawn, the first %s: "
+                "name another --output to have them answered again",
+                len(undrawn), min(undrawn),
+            )  # fmt: skip
         batches = [
             [
                 _Picture(file, _absolute(file), targets.get(file))
@@ -140,6 +149,12 @@ def predict(
                 "What is written stays; the same command goes on from there"
             ) from error
         return Summary(dict(rows.statuses), rows.faces, rows.path)
+
+
+def _rows_of(
+    output: str | os.PathLike | None, files: Sequence[str]
+) -> face_lines.Lines | face_rows.Rows:
+    return face_lines.Lines() if output is None else face_rows.Rows(output, files)
 
 
 class _Picture(NamedTuple):
@@ -170,11 +185,20 @@ class _Answering:
         rows = []
         for one, faces in zip(batch, _answer(self._model, found), strict=True):
             if one.target and not isinstance(faces, str):
-                # Read once more, rather than kept: a batch of photographs would
-                # fill gigabytes.
-                annotation.write(predictor.read(one.path), faces, one.target)
+                _draw(one, faces)
             rows += _rows(one.file, faces)
         return rows
+
+
+def _draw(picture: _Picture, faces: Sequence[Face]) -> None:
+    # Read once more, rather than kept: a batch of photographs would fill gigabytes.
+    try:
+        image = predictor.read(picture.path)
+    except PictureError as error:
+        # A pipe, or a file that went away since: its answers are there all the same.
+        logging.warning("%s is not drawn: %s", picture.file, error)
+        return
+    annotation.write(image, faces, picture.target)
 
 
 def _results(
