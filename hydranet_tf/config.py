@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -198,6 +199,7 @@ class TrainingConfig:
         at_least_zero = (
             "max_bad_images", "width", "weight_decay", "warmup_epochs",
             "patience", "seed", "checkpoint_minutes", "gradient_clip_norm",
+            "loss_weights_rate",
         )  # fmt: skip
         for name in at_least_zero:
             _require(self, name, getattr(self, name) >= 0, "0 or more")
@@ -217,6 +219,7 @@ class TrainingConfig:
         _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
         _require(self, "teacher_share", 0 <= self.teacher_share <= 1, "from 0 to 1")
         _require(self, "mixup", 0 <= self.mixup <= 0.5, "from 0 to 0.5")
+        _require(self, "momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         _require(self, "ema_momentum", 0 <= self.ema_momentum < 1, "from 0 to below 1")
         _require(
             self,
@@ -240,10 +243,11 @@ class TrainingConfig:
             weights = tuple(float(w) for w in self.loss_weights.split(","))
         except ValueError:
             weights = ()
-        if len(weights) != len(TASKS) or not all(0 <= w < 1e6 for w in weights):
+        in_range = len(weights) == len(TASKS) and all(0 <= w < 1e6 for w in weights)
+        if not in_range or not any(weights):
             raise ConfigError(
                 f"--loss_weights must be 'learned' or {len(TASKS)} numbers, 0 or "
-                "more, separated by commas, one for each of "
+                "more and not all 0, separated by commas, one for each of "
                 f"{', '.join(task.name for task in TASKS)}; got "
                 f"{self.loss_weights!r}"
             )
@@ -260,10 +264,12 @@ class TrainingConfig:
     def changed(self) -> str:
         """The settings that are not the defaults, as flags, without places.
 
-        A teacher is a place, too, but without it the network would be another.
+        A teacher is a place, too, but without it the network would be another. Of
+        places that begin at the root the last name is given: the folders above it are
+        those of one machine.
         """
         return " ".join(
-            f"--{field.name}={getattr(self, field.name)}"
+            f"--{field.name}={_without_folders(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
             if field.name not in MAY_CHANGE - {"epochs", "patience", "teacher"}
             and getattr(self, field.name) != field.default
@@ -297,6 +303,15 @@ class TrainingConfig:
             for name in (field.name for field in dataclasses.fields(self))
             if name not in MAY_CHANGE and getattr(self, name) != getattr(other, name)
         ]
+
+
+def _without_folders(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    places = (part.strip() for part in value.split(","))
+    return ",".join(
+        Path(place).name if place.startswith(("/", "~")) else place for place in places
+    )
 
 
 def _require(config, name: str, holds: bool, expected: str) -> None:

@@ -139,7 +139,7 @@ def test_the_picture_shows_the_values(tmp_path, monkeypatch):
         gender.lines[0].get_xydata(), [[0.7, 20], [1, 10], [1.6, 40]]
     )
     assert age.get_title(loc="left") == "Age: 5.0 as cut, up to 9.0 years"
-    assert gender.get_title(loc="left") == "Gender: 10.0 as cut, up to 40.0 %"
+    assert gender.get_title(loc="left") == "Gender: 10.0 as cut, up to 40.0 % wrong"
 
 
 def test_without_labels_there_is_no_picture(tmp_path):

@@ -91,6 +91,10 @@ def test_of_few_faces_one_may_change():
     assert parity.excess(comparison(few, wrong=1), "int8", few) == []
     (text,) = parity.excess(comparison(few, wrong=2), "int8", few)
     assert "10 points of accuracy, allowed 5" in text
+    # Of the faces that have the label.
+    half = sample({"age": ONES[:20], "gender": np.where(np.arange(20) < 10, 1, -1)}, 20)
+    expected = {"loss_of_age": 0.25, "loss_of_gender": 0.1}
+    assert parity.bounds("int8", half) == pytest.approx(expected)
 
 
 def test_missing_labels_are_left_out():

@@ -154,6 +154,8 @@ def test_exif_turns_the_picture_before_the_search():
         (b"", "JPEG or PNG"),
         (b"GIF89a" + b"\0" * 50, "JPEG or PNG"),
         (encoded(plain(1, 2, 3), "JPEG")[:200], "."),
+        # In the decoder's words, without the operation that had them.
+        (encoded(plain(1, 2, 3), "PNG").replace(b"\x08\x02", b"xx", 1), r"^[\w .]+$"),
         ("nowhere.jpg", "No such file"),
         (".", "directory"),
         ("a\0b", "null"),

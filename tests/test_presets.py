@@ -212,3 +212,5 @@ def test_settings_that_were_changed_are_told_without_places():
     # A place as well, but what was learned from is no detail.
     taught = TrainingConfig(data="x.csv", teacher="a.csv,b.csv")
     assert taught.changed() == "--teacher=a.csv,b.csv"
+    far = TrainingConfig(teacher="/home/me/a.csv, t/b.csv", start_from="~/runs/one")
+    assert far.changed() == "--start_from=one --teacher=a.csv,t/b.csv"

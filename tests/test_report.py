@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
 from report_files import FILES, PICTURES, names_in, read_json
 from sklearn import metrics
 
@@ -170,6 +172,14 @@ def test_report_for_people(written):
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1
+
+
+def test_a_narrow_column_is_still_a_table():
+    made = markdown.table(("group", "n", "small"), [("a", 3, 1)])
+    (table,) = SyntaxTreeNode(MarkdownIt("commonmark").enable("table").parse(made))
+    assert table.type == "table"
+    cells = [node.content for node in table.walk() if node.type == "inline"]
+    assert cells == ["group", "n", "small", "a", "3", "1"]
 
 
 def test_table_keeps_bars_and_breaks_apart():

@@ -1,6 +1,7 @@
 """Workdirs: one run each, one process at a time, and errors that say what to do."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -53,6 +54,18 @@ def test_a_second_process_is_kept_out_and_told_by_whom(tmp_path):
             pass
     with opened(tmp_path / "run", CONFIG):
         pass
+
+
+def test_settings_bind_once_the_run_began(tmp_path):
+    """What ended over its data can be tried again with other settings."""
+    wider = dataclasses.replace(CONFIG, image_size=96)
+    for config in (CONFIG, wider):
+        with opened(tmp_path, config):
+            pass
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(WorkdirError, match="--image_size: 96 before"):
+        with opened(tmp_path, CONFIG):
+            raise AssertionError("opened")
 
 
 def test_a_lock_that_was_left_behind_means_nothing(tmp_path):

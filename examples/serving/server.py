@@ -6,7 +6,7 @@ answer from one version of one SavedModel and join no batches: TensorFlow
 Serving does, and follows new versions, where it runs.
 
     pip install '.[serve]'
-    python server.py exports/utkface_lite0/hydranet
+    python server.py exports/utkface_dlib29/hydranet
 
 It needs neither hydranet_tf nor Keras. There is no password and no encryption:
 it listens on 127.0.0.1, and a proxy in front of it is for the rest of the world.

@@ -51,6 +51,13 @@ class Filter(NamedTuple):
     weights: np.ndarray
 
 
+# Followed by the number of bytes.
+NO_PICTURE = (
+    "expected the bytes of a JPEG or PNG image; got bytes that begin like neither, of "
+    "the length"
+)
+
+
 def decode(encoded: bytes) -> np.ndarray | None:
     """Decodes a common, whole picture and turns it upright.
 

@@ -19,6 +19,7 @@ from hydranet_tf.data.pixels import (
     MAX_PIXELS,
     MAX_TIFF_ENTRIES,
     MIN_SIDE,
+    NO_PICTURE,
     ORIENTATION_TAG,
     PNG_SIGNATURE,
     TIFF_ENTRY_BYTES,
@@ -67,8 +68,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     is_png = tf.equal(tf.strings.substr(padded, 0, 8), PNG_SIGNATURE)
     known_format = _require(
         is_jpeg | is_png,
-        "expected the bytes of a JPEG or PNG image; got bytes that begin like "
-        "neither, of the length",
+        NO_PICTURE,
         tf.strings.length(encoded),
     )
     with tf.control_dependencies(known_format):

@@ -98,7 +98,9 @@ def publish(staged: Path, output: Path) -> Path:
     return target
 
 
-def record(artefacts: Sequence[Artefact], output: Path, origin: Mapping) -> None:
+def record(
+    artefacts: Sequence[Artefact], output: Path, origin: Mapping, sample: parity.Sample
+) -> None:
     entries = read_json(output / RECORD)
     for artefact in artefacts:
         name = artefact.path.relative_to(output).as_posix()
@@ -112,7 +114,7 @@ def record(artefacts: Sequence[Artefact], output: Path, origin: Mapping) -> None
             },
             "scores": ways[parity.PIXELS].scores,
             "lost": ways[parity.PIXELS].losses,
-            "largest_allowed": parity.bounds(artefact.variant),
+            "largest_allowed": parity.bounds(artefact.variant, sample),
             "milliseconds_by_threads": artefact.milliseconds,
         }
     atomic.write_text(output / RECORD, json.dumps(entries, indent=2) + "\n")

@@ -155,11 +155,11 @@ def export_run(
     if request.needs_calibration:
         training = sources.open_source(config.data, "train", **own)
     origin = {
-        # Its name alone: what is given away tells nothing of the machine.
+        # Names alone: what is given away tells nothing of the machine.
         "workdir": Path(workdir).resolve().name,
         "checkpoint": folder.name,
         "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
-        "data": data,
+        "data": Path(data).name,
         "split": split,
         "settings": config.changed(),
     }
@@ -248,7 +248,7 @@ def export(
             for one in staged
         )
         origin = {**(origin or {}), **_about(sample, drawn)}
-        artefacts.record(finished, output, origin)
+        artefacts.record(finished, output, origin, sample)
         table = export_table.table(finished, sample)
         card = model_card.text(model.tasks, description, origin, table, report)
         for folder in (output, *(a.path for a in finished if a.format == PRESET)):

@@ -67,8 +67,9 @@ def text(
         "facts about the people in them, and neither are the answers.",
         "## Where it comes from",
         "\n".join(known) or "- Not recorded.",
-        "The licence of the code does not cover the data. UTKFace is for "
-        "non-commercial research, and weights trained on it inherit that caution.",
+        "The licence of the code does not cover the data. Weights inherit the terms of "
+        "the faces they were trained on, and of a network that training began with; "
+        "UTKFace, for one, is for non-commercial research.",
         "## Images it expects",
         f"RGB 0..255, {size} x {size} pixels: {description['crop']}.",
         f"{crops.rule()}.",

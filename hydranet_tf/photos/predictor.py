@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class Predictor:
         """Loads the model.
 
         Args:
-            model: a workdir, a SavedModel, a .tflite file, or what
+            model: a workdir, a preset, a SavedModel, a .tflite file, or what
                 `runtimes.load` or `runtimes.from_model` made.
             detector: see `detection.Detector`. None: every picture is a face
                 already, cut as training faces are; its centred square is
@@ -222,6 +223,8 @@ def read(picture: Picture) -> np.ndarray:
 
 
 def _decode_anything(picture: bytes) -> np.ndarray:
+    if not picture.startswith((pixels.JPEG_SIGNATURE, pixels.PNG_SIGNATURE)):
+        raise PictureError(f"{pixels.NO_PICTURE} {len(picture)}")
     # Imported for the few pictures that need it.
     import tensorflow as tf
 
@@ -230,7 +233,9 @@ def _decode_anything(picture: bytes) -> np.ndarray:
     try:
         return preprocessing.decode(tf.constant(picture)).numpy()
     except tf.errors.OpError as error:
-        raise PictureError(" ".join(error.message.split())) from error
+        # Without the names of the operations that TensorFlow puts around its words.
+        words = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:.*)?$", "", error.message)
+        raise PictureError(" ".join(words.split())) from error
 
 
 def _area(face: detection.Detection) -> float:

@@ -126,9 +126,14 @@ class Groups:
         return "every group is small"
 
     def suspects(self, key: str) -> list[Group]:
-        """Small groups whose score is worse than any larger group's."""
+        """Small groups whose score is worse than any larger group's.
+
+        Where every group is small, none can be told from chance, and none is named.
+        """
         large = self._large(key)
-        limit = large[0].badness(key) if large else -np.inf
+        if not large:
+            return []
+        limit = large[0].badness(key)
         small = [g for g in self.ranked(key) if g.scores[key].n < SMALL]
         return [g for g in small if g.badness(key) > limit]
 

@@ -57,7 +57,7 @@ def _panel(axes, name: str, found: Mapping[str, Any], factors: list[float]) -> N
         ]
         axes.fill_between(factors, *ends, color=PALE, alpha=0.6, linewidth=0)
     axes.plot(factors, values, "o-", color=BLUE, markersize=6, linewidth=1.8)
-    axes.axvline(1, color=INK, linewidth=1.2, linestyle="--")
+    axes.axvline(1, color=INK, linewidth=1.2, linestyle="--", zorder=1)
     axes.set_ylim(bottom=0)
     axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
     axes.set_xlabel("side of the crop, 1 = as in the data")
@@ -68,7 +68,7 @@ def _panel(axes, name: str, found: Mapping[str, Any], factors: list[float]) -> N
     )
     axes.grid(True, axis="y")
     as_is, worst = values[factors.index(1.0)], max(values)
-    unit = " %" if is_share else f" {found['unit']}"
+    unit = " % wrong" if is_share else f" {found['unit']}"
     write_title(
         axes,
         f"{name.capitalize()}: {as_is:.1f} as cut, up to {worst:.1f}{unit}",

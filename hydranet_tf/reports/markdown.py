@@ -12,7 +12,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         [str(cell).replace("|", r"\|").replace("\n", " ") for cell in row]
         for row in [header, *rows]
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    # A line of one or two signs under a header makes no table.
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     first, *others = widths
     cells.insert(1, [":" + "-" * (first - 1), *("-" * (w - 1) + ":" for w in others)])
     return "\n".join(

@@ -35,7 +35,7 @@ _PAGE = string.Template("""\
     --head: #23272c; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 84rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: 1rem;
@@ -54,10 +54,14 @@ th, td { padding: .35rem .7rem; white-space: nowrap; }
 th { background: var(--head); vertical-align: bottom; }
 tr + tr > *, tbody > tr > * { border-top: 1px solid var(--line); }
 td code { color: var(--soft); }
-img { display: block; max-width: 100%; height: auto; border-radius: .4rem; }
+img { display: block; max-width: min(100%, 62rem); height: auto; border-radius: .4rem; }
 td img { width: 4rem; margin-bottom: .2rem; }
 @media (max-width: 40rem) {
   td:first-child { white-space: normal; min-width: 8rem; max-width: 11rem; }
+}
+@media print {
+  .table { overflow: visible; border: 0; }
+  th, td { padding: .2rem .3rem; white-space: normal; }
 }
 </style>
 </head>

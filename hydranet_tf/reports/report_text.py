@@ -6,6 +6,7 @@ disagree.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,7 +96,8 @@ def markdown(report: Mapping[str, Any], faces: Mapping[str, str] | None = None) 
 
 def title(report: Mapping[str, Any]) -> str:
     """What the report is about, as Markdown."""
-    source = plain(report["data"]["source"])
+    # The name alone: the page is passed on, the folders above are the machine's.
+    source = plain(pathlib.PurePath(report["data"]["source"]).name)
     return f"How well the model agrees with the labels of {source}"
 
 

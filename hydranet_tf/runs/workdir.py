@@ -31,6 +31,7 @@ from hydranet_tf.model import HydraNet
 from hydranet_tf.runs.checkpoints import FOLDER
 
 _CONFIG = "config.json"
+_RUN = "run.json"
 _LOCK = "lock"
 _VERSIONS = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow",
              "tensorflow-datasets")  # fmt: skip
@@ -78,8 +79,10 @@ def _check(workdir: Path, config: TrainingConfig) -> None:
     described = workdir / _CONFIG
     if described.exists():
         before = _read(described, TrainingConfig.from_json)
+        # Written once the data could be read: before it there is no run.
+        began = (workdir / _RUN).exists()
         conflicts = before.conflicts(config)
-        if conflicts:
+        if began and conflicts:
             raise WorkdirError(
                 f"{workdir} belongs to a run with other settings:\n  "
                 + "\n  ".join(conflicts)
@@ -146,7 +149,7 @@ def describe(
         WorkdirError: if the run began with other data, or nothing can be
             written.
     """
-    described = workdir / "run.json"
+    described = workdir / _RUN
     data = {
         split: {
             "examples": len(faces),
