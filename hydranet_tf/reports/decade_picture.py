@@ -10,10 +10,10 @@ import numpy as np
 from hydranet_tf.reports import breakdown, scores
 from hydranet_tf.reports.report_pictures import (
     INK,
-    KEY,
     SOFT_INK,
     bar,
     bar_colour,
+    legend,
     new_figure,
     write_title,
 )
@@ -37,8 +37,8 @@ def draw(
     with new_figure(path, max(8.6, 0.9 + 0.84 * len(rows)), 6.2) as figure:
         size, lean = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         places = np.arange(len(rows))
-        for axes, key in ((size, "mae"), (lean, "bias")):
-            found = [row.scores[key] for row in rows]
+        for axes, name in ((size, "mae"), (lean, "bias")):
+            found = [row.scores[name] for row in rows]
             _bars(axes, found, *_ends(found))
             axes.grid(True, axis="y")
             axes.tick_params(axis="x", length=0)
@@ -61,7 +61,8 @@ def draw(
             size,
             f"{task.name.capitalize()} error by decade"
             + (f": largest at {worst.name} {task.unit}" if worst else ""),
-            f"dashed: all faces, {mae.value:.1f} {task.unit}; " + KEY,
+            f"dashed: all faces, {mae.value:.1f} {task.unit}; "
+            + legend(row.scores["mae"] for row in rows if row.n),
         )
 
 

@@ -34,7 +34,7 @@ def draw(measured: Mapping[str, Any], path: pathlib.Path) -> bool:
     if not shown:
         return False
     factors = measured["factors"]
-    with new_figure(path, 0.6 + 4.3 * len(shown), 4.4) as figure:
+    with new_figure(path, 0.6 + 4.5 * len(shown), 4.4) as figure:
         figure.get_layout_engine().set(w_pad=0.12)
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
         for axes, (name, found) in zip(panels, shown.items(), strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,11 +26,6 @@ BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, SOFT_INK, GRID, PALE = "#222222", "#5A5A5A", "#E3E3E3", "#B9D4E5"
 
 NOTE = "Labels are what annotators saw in a picture, not facts about a person."
-
-KEY = (
-    f"lines: {scores.LEVEL:.0%} intervals; pale: under {breakdown.SMALL} faces, "
-    "not compared"
-)
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -198,6 +193,14 @@ def _interval(score: scores.Score) -> str:
     return f"{scores.LEVEL:.0%} interval {score.low:.1f} to {score.high:.1f}"
 
 
+def legend(found: Iterable[scores.Score]) -> str:
+    """What lines and colours of some bars mean."""
+    text = f"lines: {scores.LEVEL:.0%} intervals"
+    if any(score.n < breakdown.SMALL for score in found):
+        text += f"; pale: under {breakdown.SMALL} faces, not compared"
+    return text
+
+
 def bar_colour(score: scores.Score) -> str:
     return PALE if score.n < breakdown.SMALL else BLUE
 
@@ -286,7 +289,8 @@ def _group_panel(axes, task, name, ranked, found, whole) -> None:
     write_title(
         axes,
         f"{task.name.capitalize()}, {said}",
-        f"dashed: all faces, {everyone:.1f}{unit}; " + KEY,
+        f"dashed: all faces, {everyone:.1f}{unit}; "
+        + legend(group.scores[key] for group in ranked),
     )
 
 

@@ -329,7 +329,8 @@ def _announce(devices, config, model, training, validation, start, progress) -> 
     print(
         f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
         f"{config.precision}, {keras.backend.backend()} backend, on "
-        f"{devices.replicas} devices ({devices.strategy})\n"
+        f"{devices.replicas} device{'s' * (devices.replicas > 1)} "
+        f"({devices.strategy})\n"
         f"{len(training):,} faces to train, {len(validation):,} to validate; "
         f"workdir {devices.folder}",
         flush=True,
