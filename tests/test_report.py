@@ -15,7 +15,14 @@ from markdown_it.tree import SyntaxTreeNode
 from report_files import FILES, PICTURES, names_in, read_json
 from sklearn import metrics
 
-from hydranet_tf.reports import evaluation, findings, markdown, origins, report
+from hydranet_tf.reports import (
+    evaluation,
+    findings,
+    markdown,
+    origins,
+    report,
+    report_text,
+)
 from hydranet_tf.tasks import AGE, BINARY, GENDER, MISSING, RACE, TASKS, Task
 
 ABOUT = {
@@ -172,6 +179,12 @@ def test_report_for_people(written):
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1
+
+
+def test_the_title_names_no_folders_of_the_machine():
+    for source in ("/home/me/faces.csv", "faces.csv"):
+        title = report_text.title({"data": {"source": source}})
+        assert title == "How well the model agrees with the labels of faces.csv"
 
 
 def test_a_narrow_column_is_still_a_table():

@@ -96,8 +96,11 @@ def markdown(report: Mapping[str, Any], faces: Mapping[str, str] | None = None) 
 
 def title(report: Mapping[str, Any]) -> str:
     """What the report is about, as Markdown."""
-    # The name alone: the page is passed on, the folders above are the machine's.
-    source = plain(pathlib.PurePath(report["data"]["source"]).name)
+    source = report["data"]["source"]
+    if source.startswith("/"):
+        # The page is passed on; folders from the root are those of one machine.
+        source = pathlib.PurePath(source).name
+    source = plain(source)
     return f"How well the model agrees with the labels of {source}"
 
 
