@@ -80,6 +80,10 @@ def flag_names(script: Path) -> set[str]:
     return names
 
 
+def named_flags(words: list[str]) -> set[str]:
+    return {w[2:].partition("=")[0] for w in words if w.startswith("--")}
+
+
 def test_the_pages_are_found():
     assert {"README.md", "docs/data.md", "docs/exports.md", "docs/crop.md"} < set(PAGES)
     assert "results/utkface_lite0/report.md" not in PAGES
@@ -108,7 +112,10 @@ def test_a_command_is_one(page, command):
     elif program == "python":
         script = place_of(page, words[0])
         assert script.is_file()
-        named = {w[2:].partition("=")[0] for w in words if w.startswith("--")}
+        # Behind a bare -- stand flags that a script hands to train.py.
+        end = words.index("--") if "--" in words else len(words)
+        assert named_flags(words[end + 1 :]) <= flag_names(ROOT / "train.py")
+        named = named_flags(words[:end])
         named = {name.removeprefix("no") if name[:2] == "no" and name not in
                  flag_names(script) else name for name in named}  # fmt: skip
         assert named <= flag_names(script)
