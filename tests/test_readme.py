@@ -46,6 +46,9 @@ SETTINGS = {
     "--backbone_weights=",
     # The published one is in a package that the tests do without.
     "python convert_weights.py": "--source=network.dat",
+    # The network of presets/ at the smallest size that it takes.
+    "python train.py --data=faces.csv --start_from=": "--image_size=103 --epochs=1 "
+    "--batch_size=2",
     "python train.py --data=faces.csv": "--backbone=tiny --epochs=1 --batch_size=2",
     "tensorboard --logdir runs": "--inspect",
     "python examples/serving/server.py": "--http_port=0 --grpc_port=0",
