@@ -5,8 +5,8 @@
     python benchmarks/ensemble.py reports/one/predictions.csv \
         reports/other/predictions.csv --json=results/ensemble.json
 
-reads what evaluate.py wrote, and scores each file and the mean of
-every choice of two files and more: years, and probabilities of classes.
+reads what evaluate.py wrote, and scores each file and the mean of every choice of two
+files and more: years, and probabilities of classes.
 """
 
 import itertools

@@ -154,14 +154,14 @@ def excess(comparison: Comparison, variant: str, sample: Sample) -> list[str]:
         if variant in MAX_DIFFERENCE:
             value, bound = difference, MAX_DIFFERENCE[variant][unit]
             text = f"{task.name} differs by up to {value:.2g} {unit}, allowed {bound:g}"
-        elif task.is_regression:
-            value, bound = loss[task.name], _largest_loss(task, sample)
-            text = f"{task.name} loses {value:.2g} years of MAE, allowed {bound:g}"
         else:
             value, bound = loss[task.name], _largest_loss(task, sample)
+            scale, kind = (
+                (100, "points of accuracy") if task.classes else (1, "years of MAE")
+            )
             text = (
-                f"{task.name} loses {100 * value:.2g} points of accuracy, allowed "
-                f"{100 * bound:.2g}"
+                f"{task.name} loses {scale * value:.2g} {kind}, allowed "
+                f"{scale * bound:.2g}"
             )
         # Written so that NaN, which no comparison holds for, is found too; and
         # rounding in the last digit is not.
