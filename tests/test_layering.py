@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
     ("data.pixels",),
-    ("data.preprocessing", "data.file_names", "data.compiled_rows"),
+    ("data.preprocessing", "data.file_names", "data.compiled_resize"),
     ("data.sources",),
     ("data.pipeline",),
     # Faces in a picture, and how they are cut as the training faces were.

@@ -1,5 +1,11 @@
 """Order, cache, batches, and what happens to bad images."""
 
+import dataclasses
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
 import numpy as np
 import pytest
 import synthetic
@@ -118,6 +124,41 @@ def test_file_cache_is_found_again_without_decoding(folder, tmp_path, monkeypatc
     monkeypatch.setattr(pipeline, "_decode_all", fail)
     again = load(folder, str(tmp_path))
     np.testing.assert_array_equal(first.images, again.images)
+
+
+def test_images_that_are_decoded_need_no_compiler(folder, tmp_path):
+    """As a second run finds them; the first has to have it."""
+    script = f"""if True:
+        import sys
+        from hydranet_tf.data import pipeline, sources
+
+        examples = sources.open_source({str(folder)!r}, "all")
+        faces = pipeline.load_faces(examples, 32, {str(tmp_path / "cache")!r})
+        print(len(list(pipeline.evaluation_batches(faces, 16))), "numba" in sys.modules)
+    """
+    for expected in ("3 True", "3 False"):
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True
+        )
+        assert done.stdout.strip() == expected, done.stderr
+
+
+def test_tensorflow_does_not_translate_the_reading(folder):
+    """It did, which took half of the time."""
+    faces = load(folder, "none")
+    callers = set()
+
+    def read(i):
+        callers.update(frame.filename for frame in traceback.extract_stack())
+        return examples(folder).read(i)
+
+    watched = dataclasses.replace(
+        faces, examples=dataclasses.replace(faces.examples, read=read)
+    )
+    for _ in pipeline.evaluation_batches(watched, 16):
+        pass
+    assert pipeline.__file__ in callers
+    assert [name for name in callers if "autograph" in Path(name).name] == []
 
 
 def test_unfinished_file_cache_is_not_trusted(folder, tmp_path):

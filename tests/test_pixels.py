@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from hydranet_tf.data import compiled_rows, pixels, preprocessing
+from hydranet_tf.data import compiled_resize, pixels, preprocessing
 
 
 def picture(height=40, width=56):
@@ -140,37 +140,43 @@ SIDES = pytest.mark.parametrize("height, width, size", [
     (200, 200, 80), (200, 200, 128), (64, 64, 64), (20, 20, 48), (300, 90, 37),
     (8, 1111, 24), (513, 512, 224), (640, 480, 8),
 ])  # fmt: skip
-WAYS = pytest.mark.parametrize("module", [pixels, compiled_rows])
+
+
+def compiled(image, size):
+    # Nothing of what stood there before may remain.
+    found = np.full((size, size, 3), 77, np.uint8)
+    compiled_resize.resize(image, found)
+    return found
+
+
+WAYS = pytest.mark.parametrize("resize", [pixels.resize, compiled])
 
 
 @WAYS
 @SIDES
-def test_resized_to_the_same_numbers(height, width, size, module):
+def test_resized_to_the_same_numbers(height, width, size, resize):
     image = np.random.default_rng(size).integers(0, 256, (height, width, 3), np.uint8)
-    found = pixels.resize(image, size, module.SUMS)
+    found = resize(image, size)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, preprocessing.resize(image, size))
 
 
 @WAYS
-def test_pictures_that_are_cut_or_may_not_be_written(module):
+def test_pictures_that_are_cut_or_may_not_be_written(resize):
     whole = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     whole.flags.writeable = False
     for image in (whole, whole[:, 15:105], whole[:, ::-1], whole.transpose(1, 0, 2)):
-        found = pixels.resize(image, 32, module.SUMS)
+        found = resize(image, 32)
         np.testing.assert_array_equal(found, preprocessing.resize(image, 32))
 
 
-def test_threads_add_side_by_side():
+def test_threads_resize_side_by_side():
     """Each its own rows, whatever the others do meanwhile."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 100, 100, 3), np.uint8)
 
-    def small(image):
-        return pixels.resize(image, 48, compiled_rows.SUMS)
-
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(small, images))
+        found = list(threads.map(compiled, images, [48] * len(images)))
     np.testing.assert_array_equal(found, [pixels.resize(i, 48) for i in images])
 
 
@@ -184,10 +190,11 @@ def test_loops_are_compiled_where_no_folder_can_be_written(tmp_path):
 
         caching.FunctionCache.__init__ = nowhere
         import numpy as np
-        from hydranet_tf.data import compiled_rows, pixels
+        from hydranet_tf.data import compiled_resize, pixels
 
         image = np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)
-        found = pixels.resize(image, 20, compiled_rows.SUMS)
+        found = np.empty((20, 20, 3), np.uint8)
+        compiled_resize.resize(image, found)
         assert (found == pixels.resize(image, 20)).all()
         print("the same")
     """

@@ -36,6 +36,17 @@ def test_a_folder_gives_labels_bytes_and_paths(tmp_path):
         assert Path(examples.paths[i]) == folder / name
 
 
+def test_large_files_are_read_whole(tmp_path):
+    """Of a file, more comes than is asked for at once, or just as much, or nothing."""
+    folder = write_folder(tmp_path, NAMES)
+    asked = sources._READ_BYTES
+    for name, count in zip(NAMES, (3 * asked + 1, asked, 2 * asked, 0), strict=True):
+        (folder / name).write_bytes(bytes(i % 251 for i in range(count)))
+    examples = open_source(folder, "all")
+    for i, name in enumerate(examples.ids):
+        assert examples.read(i) == (folder / name).read_bytes()
+
+
 def test_bad_names_are_skipped_with_a_reason(tmp_path):
     bad = ["999_0_1_20170110.jpg", "30_0_7_20170110.jpg", "list.txt"]
     folder = write_folder(tmp_path, [*NAMES, *bad, ".hidden.jpg"])

@@ -14,8 +14,9 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import compiled_rows, pixels, preprocessing
+from hydranet_tf.data import pixels, preprocessing
 from hydranet_tf.data.sources import Examples, Skipped
 from hydranet_tf.files import atomic
 from hydranet_tf.tasks import MISSING
@@ -226,15 +227,15 @@ def _fetch(faces: Faces, order) -> tf.data.Dataset:
         for name, values in {**faces.examples.labels, **faces.soft_labels}.items()
     }
 
-    def with_labels(images, numbers):
-        return images, {
+    # Or TensorFlow would translate the reading of files, too, down to the last call, as
+    # if it were to become part of a graph: 200 us a picture under Python's lock.
+    @tf.autograph.experimental.do_not_convert
+    def fetch(numbers):
+        return _take(faces, numbers), {
             name: tf.gather(values, numbers) for name, values in labels.items()
         }
 
-    dataset = order.map(
-        lambda numbers: with_labels(_take(faces, numbers), numbers),
-        num_parallel_calls=_READERS,
-    )
+    dataset = order.map(fetch, num_parallel_calls=_READERS)
     options = tf.data.Options()
     options.deterministic = True
     # Left to itself, tf.data read one batch at a time for whole epochs.
@@ -248,51 +249,76 @@ def _fetch(faces: Faces, order) -> tf.data.Dataset:
 
 def _take(faces: Faces, numbers: tf.Tensor) -> tf.Tensor:
     size = faces.image_size
+    if faces.images is None:
+        read_into = _reader(faces.examples)
 
     def read(rows):
-        images = np.empty((len(rows), size, size, 3), np.uint8)
-        for image, row in zip(images, rows, strict=True):
-            image[:] = _read_face(faces.examples, row, size)
+        images = _aligned((len(rows), size, size, 3))
+        if faces.images is None:
+            for image, row in zip(images, rows, strict=True):
+                read_into(image, row)
+        else:
+            # In numpy, not tf.gather: a mapped file stays a file. "clip", because the
+            # other modes write to a copy first; no row is out of range.
+            np.take(faces.images, rows, axis=0, out=images, mode="clip")
         return images
 
-    # In numpy, not tf.gather: a mapped file stays a file. And a batch at a time:
-    # an operation of TensorFlow costs more than a row, and fifty of them, as
-    # `preprocessing` has, more than to decode a face.
-    images = tf.numpy_function(
-        read if faces.images is None else lambda rows: faces.images[rows],
-        [numbers],
-        tf.uint8,
-        stateful=False,
-    )
+    # A batch at a time: an operation of TensorFlow costs more than a row, and fifty
+    # of them, as `preprocessing` has, more than to decode a face.
+    images = tf.numpy_function(read, [numbers], tf.uint8, stateful=False)
     return tf.ensure_shape(images, [numbers.shape[0], size, size, 3])
 
 
-def _read_face(examples: Examples, number: int, size: int) -> np.ndarray:
-    """The pixels of `preprocessing.decode_and_resize`, and its errors."""
-    encoded = examples.read(int(number))
-    image = pixels.decode(encoded)
-    if image is None:
-        return preprocessing.decode_and_resize(encoded, size).numpy()
-    return pixels.resize(pixels.square(image), size, compiled_rows.SUMS)
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty uint8 array that TensorFlow takes as it is.
+
+    It copies, under Python's lock, what does not begin at a multiple of 64 bytes.
+    """
+    count, boundary = math.prod(shape), 64
+    memory = np.empty(count + boundary, np.uint8)
+    start = -memory.ctypes.data % boundary
+    return memory[start : start + count].reshape(shape)
+
+
+def _reader(examples: Examples) -> Callable[[np.ndarray, int], None]:
+    """A function that writes an example's pixels into uint8 `[size, size, 3]`.
+
+    They are those of `preprocessing.decode_and_resize`, and so are its errors.
+    """
+    # Not above: a run whose images are decoded already needs no compiler, which takes
+    # half a second and 120 MB.
+    from hydranet_tf.data import compiled_resize
+
+    def read_into(image: np.ndarray, number: int) -> None:
+        encoded = examples.read(int(number))
+        found = pixels.decode(encoded)
+        if found is None:
+            image[:] = preprocessing.decode_and_resize(encoded, len(image)).numpy()
+        else:
+            compiled_resize.resize(pixels.square(found), image)
+
+    return read_into
 
 
 def _decode_all(
     examples: Examples, image_size: int, images: np.ndarray | None
 ) -> list[Skipped]:
     """Decodes every example into `images`; returns those that fail."""
+    read_into = _reader(examples)
 
     def decode(start: int) -> list[Skipped]:
         bad = []
+        # Read to be looked at, and thrown away.
+        image = np.empty((image_size, image_size, 3), np.uint8)
         for number in range(start, min(start + _PORTION, len(examples))):
+            if images is not None:
+                image = images[number]
             try:
-                image = _read_face(examples, number, image_size)
+                read_into(image, number)
             except (OSError, tf.errors.OpError) as error:
                 message = getattr(error, "message", str(error))
                 reason = " ".join(message.split())
                 bad.append(Skipped(str(examples.ids[number]), reason))
-            else:
-                if images is not None:
-                    images[number] = image
         return bad
 
     starts = range(0, len(examples), _PORTION)

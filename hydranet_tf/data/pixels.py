@@ -129,7 +129,7 @@ def square(image: np.ndarray) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def weighted_rows(image: np.ndarray, rows: Filter) -> np.ndarray:
+def _weighted_rows(image: np.ndarray, rows: Filter) -> np.ndarray:
     """Sums of rows of `[old, n]`, added from the first tap to the last.
 
     Returns:
@@ -141,39 +141,25 @@ def weighted_rows(image: np.ndarray, rows: Filter) -> np.ndarray:
     return found
 
 
-def weighted_levels(image: np.ndarray, rows: Filter) -> np.ndarray:
-    """The same, rounded to uint8: ties to even. Nothing may be below zero."""
-    return cv2.convertScaleAbs(weighted_rows(image, rows))
-
-
-SUMS = (weighted_rows, weighted_levels)
-
-
-def resize(image: np.ndarray, size: int, sums=SUMS) -> np.ndarray:
+def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes uint8 `[h, w, 3]` to uint8 `[size, size, 3]`: bilinear, antialiased.
 
     In float32 and in the order in which TensorFlow's ScaleAndTranslate adds:
     first along columns, then along rows. Where a processor's compiler joined
-    products and sums (ARM), single values may differ by one.
-
-    Args:
-        image: the picture.
-        size: side of the result in pixels.
-        sums: what adds rows of a picture, and of what is added already. Who resizes
-            many pictures gives `compiled_rows.SUMS`, five times as fast and half a
-            second to import.
+    products and sums (ARM), single values may differ by one. Who resizes many
+    pictures takes `compiled_resize`.
     """
-    add, add_and_round = sums
     height, width = image.shape[:2]
-    rows = add(image.reshape(height, -1), _filter(height, size))
+    rows = _weighted_rows(image.reshape(height, -1), resize_filter(height, size))
     # Turned, so that both sums run over long rows of values.
     columns = cv2.transpose(rows.reshape(size, width, 3)).reshape(width, -1)
-    levels = add_and_round(columns, _filter(width, size))
+    # Rounded, ties to even. Nothing is below zero.
+    levels = cv2.convertScaleAbs(_weighted_rows(columns, resize_filter(width, size)))
     return cv2.transpose(levels.reshape(size, size, 3))
 
 
 @functools.lru_cache(maxsize=256)
-def _filter(old: int, new: int) -> Filter:
+def resize_filter(old: int, new: int) -> Filter:
     """The triangle of Pillow and TensorFlow.
 
     It is as wide as a new pixel, and at least as wide as an old one.
