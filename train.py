@@ -11,6 +11,9 @@ import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Left to itself, TensorFlow does without oneDNN on processors that have nothing newer
+# than AVX2; a training step of ResNet34 takes 0.7 of the time with it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import app, flags, logging
 

@@ -92,7 +92,8 @@ def litert_run(content: bytes):
 
     answer = latency.signature(content)
     image = answer.get_input_details()["images"]
-    return image["shape"][1], lambda face: answer(images=face.astype(image["dtype"]))
+    side = int(image["shape"][1])
+    return side, lambda face: answer(images=face.astype(image["dtype"]))
 
 
 def times(peer) -> dict:

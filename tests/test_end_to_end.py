@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from absl import flags
 
 ROOT = Path(__file__).resolve().parents[1]
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,16 @@ def test_flagfiles_hold_settings_that_exist():
         names = {s.removeprefix("--").partition("=")[0] for s in settings}
         assert names <= known, file
         assert file.read_text().startswith("# "), "say what it is for"
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_onednn_is_used_unless_the_user_says_otherwise(script, chosen):
+    given = {k: v for k, v in os.environ.items() if k != ONEDNN}
+    done = subprocess.run(
+        [sys.executable, "-c",
+         f"import os, {script}; print(os.environ[{ONEDNN!r}])"],
+        capture_output=True, text=True, cwd=ROOT,
+        env=given if chosen is None else {**given, ONEDNN: chosen},
+    )  # fmt: skip
+    assert done.stdout == f"{chosen or 1}\n", done.stderr
