@@ -4,16 +4,14 @@
 
 The model is a workdir of train.py, or of export.py a SavedModel, a preset or a
 .tflite file. Writes report.md and report.html (read one of them first), report.json,
-predictions.csv and pictures.
-Labels are what annotators saw in a picture, not facts about a person.
+predictions.csv and pictures. Labels are what annotators saw, not facts about a person.
 """
 
 import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As in train.py.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As in train.py.
 
 from absl import app, flags, logging
 
