@@ -110,8 +110,7 @@ def test_flagfiles_hold_settings_that_exist():
         assert file.read_text().startswith("# "), "say what it is for"
 
 
-@pytest.mark.parametrize("chosen", [None, "0"])
-@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("script, chosen", [("train", None), ("evaluate", "0")])
 def test_onednn_is_used_unless_the_user_says_otherwise(script, chosen):
     given = {k: v for k, v in os.environ.items() if k != ONEDNN}
     done = subprocess.run(
