@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # written, how a signal is heard, what PyTorch wrote: used by all, they use none.
     (
         "tasks",
+        "extras",
         "files.tables",
         "files.atomic",
         "files.array_file",

@@ -15,17 +15,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import skimage.data
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 import hydranet_tf
+from hydranet_tf import extras
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs.
-LOCKED_EXTRAS = ("dev", "jax", "ray", "serve")
+LOCKED_EXTRAS = ("train", "dev", "jax", "ray", "serve")
 # What a second lock adds to it, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
@@ -113,22 +116,90 @@ def test_every_import_is_asked_for():
     measured = imported(["benchmarks"])
     served = imported(["examples/serving"])
     tested = imported(["tests", "datasets"])
+    ours = names("") | names("train")
     assert {"tensorflow", "keras", "numpy"} <= used
     # A builder's test stands beside it; an export without warm-up requests is
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
-    assert used - names("") <= {"jax", "pytest", "ray", "tensorflow-serving-api"}
+    assert used - ours <= {"jax", "pytest", "ray", "tensorflow-serving-api"}
     # Benchmarks that ask for no peer run in what the tests run in.
-    assert measured <= names("") | names("bench") | names("dev")
-    assert served <= names("") | names("serve")
+    assert measured <= ours | names("bench") | names("dev")
+    assert served <= ours | names("serve")
     # What remakes the reference answers of PyTorch is no test.
-    assert tested <= names("") | names("dev") | names("serve") | names("reference")
+    assert tested <= ours | names("dev") | names("serve") | names("reference")
 
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    asked = set.union(*(names(n) for n in ("", "bench", "dev", "ray", "serve")))
+    groups = ("", "train", "bench", "dev", "ray", "serve")
+    asked = set.union(*(names(group) for group in groups))
     assert asked - imported(folders) == NEVER_IMPORTED
+
+
+@pytest.mark.parametrize("extra", sorted(extras.EXTRAS))
+def test_a_missing_package_names_the_extra_that_brings_it(extra):
+    providers = importlib.metadata.packages_distributions()
+    for package in extras.EXTRAS[extra]:
+        (provider,) = {canonicalize_name(one) for one in providers[package]}
+        assert provider.removesuffix("-cpu") in names(extra)
+        hint = extras.hint(ModuleNotFoundError(name=f"{package}.inner"))
+        assert f"hydranet_tf[{extra}]" in hint and "\n" not in hint
+    # All that may be missing has its line.
+    assert names("train") <= {
+        canonicalize_name(provider).removesuffix("-cpu")
+        for package in extras.EXTRAS["train"]
+        for provider in providers[package]
+    }
+
+
+def test_a_package_of_no_extra_is_a_fault_to_be_seen():
+    assert extras.hint(ModuleNotFoundError(name="hydranet_tf.nothing")) is None
+    assert extras.hint(ImportError("no name")) is None
+
+
+def closure(group: str) -> set[str]:
+    """Top-level modules that installing a group brings, with what it depends on."""
+    waiting, seen = list(names(group)), set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in importlib.metadata.requires(name) or ():
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(one.name))
+    return {
+        module
+        for module, providers in importlib.metadata.packages_distributions().items()
+        if seen & {canonicalize_name(provider) for provider in providers}
+    }
+
+
+def test_photographs_are_scored_with_what_the_plain_installation_brings(tmp_path):
+    """In a process that finds no other package than those."""
+    photograph = tmp_path / "astronaut.png"
+    Image.fromarray(skimage.data.astronaut()).save(photograph)
+    script = f"""
+import sys
+
+class OnlyTheBase:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        allowed = {closure("")!r} | sys.stdlib_module_names | {{"hydranet_tf"}}
+        if top not in allowed:
+            raise ModuleNotFoundError(f"No module named {{top!r}}", name=top)
+
+sys.meta_path.insert(0, OnlyTheBase())
+sys.argv = ["predict.py", {str(photograph)!r}]
+import runpy
+runpy.run_path({str(REPOSITORY / "predict.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "astronaut.png: " in done.stdout and "faces: 1," in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ ones to write. A run of other pictures leaves them as they are.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -17,6 +16,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from hydranet_tf.tasks import TASKS
 
@@ -87,14 +88,10 @@ class Rows:
         except OSError as error:
             raise RowsError(f"cannot write {self.path}: {error.strerror}") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not filelock.lock_descriptor(self._file.fileno(), blocking=False):
+                raise RowsError(f"{self.path} is being written by another process")
             # Where new rows go; what lies behind it was left unfinished.
             self._end = self._recover(frozenset(pictures))
-        except BlockingIOError:
-            self._file.close()
-            raise RowsError(
-                f"{self.path} is being written by another process"
-            ) from None
         except BaseException:
             self._file.close()
             raise

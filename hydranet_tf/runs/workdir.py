@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import filelock
 import keras
 
 from hydranet_tf import __version__, tasks
@@ -109,25 +109,29 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
 
 
 def _locked(workdir: Path) -> TextIO:
-    """The lock file, open and locked: the kernel unlocks it with our end."""
+    """The lock file, open and locked: the system unlocks it with our end."""
     file = (workdir / _LOCK).open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not filelock.lock_descriptor(file.fileno(), blocking=False):
+            raise WorkdirError(
+                f"{workdir} is in use by {_holder(file)}. Wait for that run, end it, "
+                "or give another --workdir"
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "a process that has just begun"
-        file.close()
-        raise WorkdirError(
-            f"{workdir} is in use by {holder}. Wait for that run, end it, or give "
-            "another --workdir"
-        ) from error
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        return file.read().strip() or "a process that has just begun"
+    except OSError:  # Windows lets nobody read what another has locked.
+        return "another process"
 
 
 def describe(
