@@ -47,12 +47,12 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     options = {name: given[name].value for name in OPTIONS}
     try:
-        found = evaluation.evaluate_model(
+        found = evaluation.evaluate_sources(
             given.model, given.data, given.split, given.output, **options
         )
     except evaluation.ERRORS as error:
         sys.exit(f"evaluate.py: {error}")
-    print(evaluation.summary(found, given.output))
+    print(evaluation.summaries(found, given.output))
 
 
 if __name__ == "__main__":

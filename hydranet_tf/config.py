@@ -51,7 +51,8 @@ class TrainingConfig:
     data: str = _setting(
         "utkface",
         "A prepared TFDS data set by name, a folder of UTKFace-named files, "
-        f"or a CSV file path,{','.join(task.name for task in TASKS)}[,split].",
+        f"or a CSV file path,{','.join(task.name for task in TASKS)}[,split]; several "
+        "of them, joined by commas, train together and are scored each by itself.",
     )
     data_dir: str = _setting(
         "", "Where prepared TFDS data sets lie; empty for TFDS' own default."
@@ -59,7 +60,13 @@ class TrainingConfig:
     split_lists: str = _setting(
         "",
         "Folder with train.txt, validation.txt and test.txt, one file name a "
-        "line, for data that is a folder of files.",
+        "line, for data that is a folder of files; for several sources one for each, "
+        "joined by commas, blank where a source has none.",
+    )
+    data_weights: str = _setting(
+        "",
+        "How much of each epoch each of several sources is, in their order, for "
+        "example 2,1; empty for every face of each once.",
     )
     cache: str = _setting(
         "memory",
@@ -169,7 +176,8 @@ class TrainingConfig:
     monitor: str = _setting(
         "age_mae",
         "Validation score that chooses the best checkpoint and stops early, "
-        "for example age_mae or race_accuracy.",
+        "for example age_mae, race_accuracy, or NAME/age_mae of one of several "
+        "sources.",
     )
     patience: int = _setting(
         0,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -24,7 +25,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import pixels, preprocessing
+from hydranet_tf.data import pixels, preprocessing, strata
 from hydranet_tf.data.sources import Examples, Skipped
 from hydranet_tf.files import atomic
 from hydranet_tf.tasks import MISSING
@@ -66,6 +67,8 @@ class Faces:
             None where images are decoded anew each time.
         bad: what could not be decoded and why; not among `examples`.
         soft_labels: `[n]` or `[n, classes]` by name, go into batches beside the labels.
+        strata: how many of which examples an epoch of training takes, where it does
+            not take each once.
     """
 
     examples: Examples
@@ -73,6 +76,7 @@ class Faces:
     images: np.ndarray | None
     bad: tuple[Skipped, ...]
     soft_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    strata: tuple[strata.Stratum, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -147,7 +151,8 @@ def training_batches(
 
     The order of epoch e is a function of (seed, e) alone. What does not fill
     a last batch is left out of that epoch, which is another remainder each
-    time. An epoch has `steps_per_epoch(faces, batch_size)` batches.
+    time. An epoch has `steps_per_epoch(faces, batch_size)` batches. With strata it
+    takes of each its quota, see `strata.epoch_order`.
 
     Args:
         faces: the images.
@@ -163,11 +168,18 @@ def training_batches(
     steps_per_epoch(faces, batch_size)
     count = len(faces)
 
+    def drawn(epoch):
+        return strata.epoch_order(faces.strata, seed, int(epoch))
+
     def epoch_order(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count, dtype=tf.int64),
-            seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
-        )
+        if faces.strata:
+            order = tf.numpy_function(drawn, [epoch], tf.int64, stateful=False)
+            order = tf.ensure_shape(order, [_drawn(faces)])
+        else:
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(count, dtype=tf.int64),
+                seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
+            )
         batches = tf.data.Dataset.from_tensor_slices(order)
         return batches.batch(batch_size, drop_remainder=True)
 
@@ -183,13 +195,16 @@ def evaluation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
     return _fetch(faces, order)
 
 
-def validation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
+def validation_batches(
+    faces: Faces, batch_size: int, by_source: bool = True
+) -> tf.data.Dataset:
     """Endless rounds of all examples in order, all batches of one size.
 
-    A round is `ceil(len(faces) / batch_size)` batches. Black images without
-    labels, which no masked loss or score counts, fill up its last, so that devices
-    can share each. Endless, because Keras cannot tell the end of a data set that
-    processes share on JAX from one that broke off.
+    A round is `validation_steps(faces, batch_size)` batches, source after source.
+    Black images without labels, which no masked loss or score counts, fill up the last
+    of each source (without `by_source` of all), so that devices can share each batch.
+    Endless, because Keras cannot tell the end of a data set that processes share on
+    JAX from one that broke off.
     """
 
     def fill(images, labels):
@@ -203,7 +218,37 @@ def validation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
             for name, values in labels.items()
         }
 
-    return evaluation_batches(faces, batch_size).map(fill).repeat()
+    parts = _by_source(faces) if by_source else {"": np.arange(len(faces))}
+    order = functools.reduce(
+        tf.data.Dataset.concatenate,
+        (
+            tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(batch_size)
+            for rows in parts.values()
+        ),
+    )
+    return _fetch(faces, order).map(fill).repeat()
+
+
+def validation_steps(faces: Faces, batch_size: int) -> int:
+    """Number of batches in a round of `validation_batches`."""
+    return sum(source_steps(faces, batch_size).values())
+
+
+def source_steps(faces: Faces, batch_size: int) -> dict[str, int]:
+    """How many batches of a round are each source's, in order.
+
+    By the source's name; by a blank one where there is one source alone.
+    """
+    return {
+        name: math.ceil(len(rows) / batch_size)
+        for name, rows in _by_source(faces).items()
+    }
+
+
+def _by_source(faces: Faces) -> dict[str, np.ndarray]:
+    found = faces.examples.by_source()
+    there = {name: rows for name, rows in found.items() if len(rows)}
+    return there or {"": np.arange(len(faces))}
 
 
 def steps_per_epoch(faces: Faces, batch_size: int) -> int:
@@ -212,12 +257,18 @@ def steps_per_epoch(faces: Faces, batch_size: int) -> int:
     Raises:
         TooFewExamplesError: if there is not even one.
     """
-    if len(faces) < batch_size:
+    count = _drawn(faces)
+    if count < batch_size:
         raise TooFewExamplesError(
             f"a batch takes {batch_size} examples but there are only "
-            f"{len(faces)}; lower --batch_size or add images"
+            f"{count}; lower --batch_size or add images"
         )
-    return len(faces) // batch_size
+    return count // batch_size
+
+
+def _drawn(faces: Faces) -> int:
+    """How many examples an epoch of training takes."""
+    return sum(stratum.quota for stratum in faces.strata) or len(faces)
 
 
 def _fetch(faces: Faces, order) -> tf.data.Dataset:

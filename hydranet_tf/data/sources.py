@@ -8,16 +8,16 @@ what annotators saw in a picture, not facts about the person in it.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from hydranet_tf.data import examples
+from hydranet_tf.data.examples import Examples, NoExamplesError
 from hydranet_tf.data.file_names import (
     IMAGE_SUFFIXES,
     SPLITS,
@@ -36,64 +36,7 @@ ALL = "all"
 # A TFDS builder writes what it left out into this file beside its records.
 SKIPPED_FILE = "skipped.csv"
 
-# Windows would turn line ends into others.
-_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-# Most faces in one go.
-_READ_BYTES = 2**18
-
 _TFDS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(:[0-9.*]+)?")
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """Labelled images, not yet decoded.
-
-    Attributes:
-        ids: `[n]` unique names, the same on every machine.
-        labels: by task name, `[n]`: float32 for a regression, int32 class
-            indices otherwise; `MISSING` where there is no label.
-        read: gives the JPEG or PNG bytes of example i.
-        paths: `[n]` file paths where examples are plain files, so that
-            TensorFlow can read them in its graph; else None.
-        skipped: what the source left out.
-    """
-
-    ids: np.ndarray
-    labels: dict[str, np.ndarray]
-    read: Callable[[int], bytes]
-    paths: np.ndarray | None = None
-    skipped: tuple[Skipped, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> Examples:
-        """The examples at `indices` (integers, or a boolean mask), in order."""
-        # NumPy makes floats of an empty list, and floats are no indices.
-        indices = np.asarray(indices) if len(indices) else []
-        chosen = np.arange(len(self))[indices]
-        return dataclasses.replace(
-            self,
-            ids=self.ids[chosen],
-            labels={name: values[chosen] for name, values in self.labels.items()},
-            read=lambda i: self.read(int(chosen[i])),
-            paths=None if self.paths is None else self.paths[chosen],
-        )
-
-    def digest(self) -> str:
-        """SHA-256 (hex) over ids and labels, whatever their order.
-
-        Two runs with the same digest saw the same examples with the same
-        labels, from whichever kind of source.
-        """
-        names = sorted(self.labels)
-        columns = [self.ids.tolist(), *(self.labels[n].tolist() for n in names)]
-        rows = sorted(
-            "\t".join([row[0], *(repr(float(value)) for value in row[1:])])
-            for row in zip(*columns, strict=True)
-        )
-        text = "\n".join(["\t".join(["id", *names]), *rows])
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def open_source(
@@ -103,18 +46,22 @@ def open_source(
     data_dir: str | os.PathLike | None = None,
     split_lists: str | os.PathLike | None = None,
 ) -> Examples:
-    """Opens one split of any source.
+    """Opens one split of any source, or of several that are joined.
 
     Args:
         data: a TFDS name prepared under `data_dir` (`utkface`,
             `drawn_faces:1.0.0`), a folder of UTKFace-named files, or a `.csv`
-            file with the columns `path,age,gender,race[,split]`.
+            file with the columns `path,age,gender,race[,split]`. Several of them,
+            separated by commas, are joined as `examples.join` says; a source that
+            lacks the split is left out of it.
         split: `"train"`, `"validation"`, `"test"` or `"all"`.
         data_dir: where TFDS keeps prepared data sets; by default the
             environment variable `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
         split_lists: for a folder: a folder with `train.txt`,
             `validation.txt` and `test.txt`, one file name a line. A
-            `corrections.csv` in it or one level up is applied to `"train"`.
+            `corrections.csv` in it or one level up is applied to `"train"`. For
+            several sources one for each, separated by commas, blank where a
+            source has none (`lists,`).
 
     Raises:
         SourceError: if there is nothing to read, or something is wrong that
@@ -124,6 +71,75 @@ def open_source(
         raise SourceError(
             f"split must be one of {', '.join((*SPLITS, ALL))}; got {split!r}"
         )
+    parts = listed(data, split_lists)
+    if len(parts) == 1:
+        return _open_one(data, split, data_dir, split_lists or None)
+    found = {}
+    for name, (part, lists) in parts.items():
+        try:
+            found[name] = _open_one(part, split, data_dir, lists)
+        except NoExamplesError as error:
+            found[name] = None
+            missing = error
+    if not any(part is not None for part in found.values()):
+        raise missing
+    for name, part in found.items():
+        if part is None:
+            logging.warning("%s has no example in %r.", name, split)
+    return examples.join(found)
+
+
+def listed(
+    data: str | os.PathLike, split_lists: str | os.PathLike | None = None
+) -> dict[str, tuple[str, str | None]]:
+    """The sources that `data` names: by a name of its own each, with its lists.
+
+    The name is that of the file or folder, or of the data set of TFDS; where two
+    would be the same, that of the folder above stands before it.
+
+    Args:
+        data, split_lists: see `open_source`. A path that has a comma in its name is
+            one source.
+
+    Raises:
+        SourceError: if a source is named twice or is blank, or the split lists are
+            not one for each source.
+    """
+    data, lists = str(data), str(split_lists or "")
+    if "," not in data or Path(data).expanduser().exists():
+        return {_source_name(data): (data, lists or None)}
+    parts = [part.strip() for part in data.split(",")]
+    given = [part.strip() or None for part in lists.split(",")]
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise SourceError(
+            f"expected different sources, separated by commas; got {data!r}"
+        )
+    if not lists:
+        given = [None] * len(parts)
+    if len(given) != len(parts):
+        raise SourceError(
+            f"expected split lists for each of the {len(parts)} sources, separated by "
+            f"commas and blank where a source has none; got {lists!r} for {data!r}"
+        )
+    names = [_source_name(part) for part in parts]
+    if len(set(names)) < len(names):
+        names = [
+            f"{Path(part).expanduser().absolute().parent.name}_{name}"
+            for part, name in zip(parts, names, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        names = [f"{name}_{i}" for i, name in enumerate(names, 1)]
+    return dict(zip(names, zip(parts, given, strict=True), strict=True))
+
+
+def _source_name(data: str) -> str:
+    path = Path(data).expanduser()
+    name = path.stem if path.suffix and not path.is_dir() else path.absolute().name
+    match = _TFDS_NAME.fullmatch(data)
+    return match["name"] if match else name
+
+
+def _open_one(data, split: str, data_dir, split_lists) -> Examples:
     path = Path(data).expanduser()
     root = Path(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -172,7 +188,7 @@ def _open_folder(folder: Path, split: str, split_lists) -> Examples:
         if split == "train":
             corrections = read_corrections(split_lists)
     labels, skipped = label_names(names, corrections)
-    return _file_examples(
+    return examples.from_files(
         f"{split!r} of {folder}", folder, list(labels), list(labels.values()), skipped
     )
 
@@ -195,7 +211,9 @@ def _listed_names(folder: Path, found, split: str, split_lists) -> list[str]:
                 f"none of the {len(lists[part])} files in {part}.txt is in {folder}"
             )
             if split != ALL:
-                raise SourceError(f"{message}; open another split, or bring them there")
+                raise NoExamplesError(
+                    f"{message}; open another split, or bring them there"
+                )
             logging.warning("The split is absent: %s.", message)
         names += chosen
     return names
@@ -224,7 +242,7 @@ def _open_csv(path: Path, split: str) -> Examples:
             "(80/10/10).",
             path,
         )
-    return _file_examples(f"{split!r} of {path}", path.parent, names, rows, [])
+    return examples.from_files(f"{split!r} of {path}", path.parent, names, rows, [])
 
 
 def _parse_row(folder: Path, cells: Mapping[str, str]) -> Labels:
@@ -260,53 +278,6 @@ def _csv_split(cells: Mapping[str, str]) -> str:
     return part
 
 
-def _file_examples(
-    what: str,
-    folder: Path,
-    names: Sequence[str],
-    rows: Sequence[Labels],
-    skipped: Sequence[Skipped],
-) -> Examples:
-    paths = np.array([os.path.join(folder, name) for name in names])
-
-    def read(i: int) -> bytes:
-        # Not by `open`, whose files give up Python's lock and want it back six times,
-        # each time a moment in which another thread may take it.
-        file = os.open(paths[i], _READ_ONLY)
-        try:
-            parts = []
-            while part := os.read(file, _READ_BYTES):
-                parts.append(part)
-        finally:
-            os.close(file)
-        return b"".join(parts)
-
-    return _examples(what, names, rows, read, paths, skipped)
-
-
-def _examples(what, names, rows, read, paths, skipped) -> Examples:
-    if not len(names):
-        raise SourceError(
-            f"there is no usable example in {what}; {len(skipped)} were skipped"
-            + "".join(f"\n  {s.id}: {s.reason}" for s in skipped[:5])
-        )
-    if skipped:
-        logging.warning(
-            "%d examples of %s are left out, the first because: %s",
-            len(skipped),
-            what,
-            skipped[0].reason,
-        )
-    labels = {
-        task.name: np.array(
-            [row[task.name] for row in rows],
-            np.float32 if task.is_regression else np.int32,
-        )
-        for task in TASKS
-    }
-    return Examples(np.array(names), labels, read, paths, tuple(skipped))
-
-
 def _is_prepared(name: str, root: Path) -> bool:
     match = _TFDS_NAME.fullmatch(name)
     return match is not None and any(
@@ -327,7 +298,7 @@ def _open_tfds(name: str, split: str, root: Path) -> Examples:
     what = f"{split!r} of {builder.info.full_name} in {root}"
     parts = [p for p in SPLITS if p in builder.info.splits and split in (ALL, p)]
     if not parts:
-        raise SourceError(
+        raise NoExamplesError(
             f"there is no split {split!r} in {builder.info.full_name}; it has "
             f"{', '.join(builder.info.splits)}"
         )
@@ -349,7 +320,7 @@ def _open_tfds(name: str, split: str, root: Path) -> Examples:
             images.append(example["image"])
     _check_labels(what, names, rows)
     skipped = _read_skipped(builder.data_path / SKIPPED_FILE, parts)
-    return _examples(what, names, rows, images.__getitem__, None, skipped)
+    return examples.from_rows(what, names, rows, images.__getitem__, None, skipped)
 
 
 def _check_features(what: str, features: Mapping) -> None:

@@ -159,7 +159,7 @@ def export_run(
         "workdir": Path(workdir).resolve().name,
         "checkpoint": folder.name,
         "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
-        "data": Path(data).name,
+        "data": ",".join(Path(part).name for part in str(data).split(",")),
         "split": split,
         "settings": config.changed(),
     }

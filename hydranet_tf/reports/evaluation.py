@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from hydranet_tf import temperatures
@@ -163,6 +164,67 @@ def evaluate_model(
     )
 
 
+def evaluate_sources(
+    model_path: str | os.PathLike,
+    data: str,
+    split: str,
+    output: str | os.PathLike,
+    *,
+    split_lists: str | os.PathLike | None = None,
+    calibrate: bool = False,
+    projector: str | os.PathLike | None = None,
+    **options,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates each of several sources by itself, a report for each.
+
+    A source that lacks the split gets none. What is one number over all of them says
+    how the sources were mixed, rather than how good the model is.
+
+    Args:
+        data, split_lists: see `sources.open_source`.
+        output: each report goes into the folder by the source's name in it; that of
+            one source goes into `output` itself.
+        calibrate, projector: for one source alone.
+        model_path, split, options: see `evaluate_model`.
+
+    Returns:
+        What `evaluate_model` returns, by the source's name.
+
+    Raises:
+        What `evaluate_model` does.
+    """
+    named = sources.listed(data, split_lists)
+    if len(named) == 1:
+        ((name, (part, lists)),) = named.items()
+        options |= {"calibrate": calibrate, "projector": projector}
+        found = evaluate_model(
+            model_path, part, split, output, split_lists=lists, **options
+        )
+        return {name: found}
+    if calibrate or projector:
+        raise EvaluationError(
+            f"--calibrate and --projector go with one source; got {', '.join(named)}. "
+            "Evaluate that one by itself"
+        )
+    found = {}
+    for name, (part, lists) in named.items():
+        try:
+            found[name] = evaluate_model(
+                model_path,
+                part,
+                split,
+                Path(output) / name,
+                split_lists=lists,
+                **options,
+            )
+        except sources.NoExamplesError as error:
+            missing = error
+            logging.warning("%s gets no report: %s", name, error)
+    if not found:
+        raise missing
+    return found
+
+
 def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
     if not (workdir / "checkpoints").is_dir():
         raise EvaluationError(
@@ -187,6 +249,17 @@ def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
     files = sorted(content["files"], key=lambda name: name == report.REPORT_MD)
     paths = [str(Path(output) / name) for name in files]
     return "\n".join([report_text.headline(content), "", *worst, "", *paths])
+
+
+def summaries(found: Mapping[str, Mapping[str, Any]], output: str | os.PathLike) -> str:
+    """The same of what `evaluate_sources` returned, source after source."""
+    if len(found) == 1 and not (Path(output) / next(iter(found))).is_dir():
+        return summary(*found.values(), output)
+    parts = [
+        f"{name}:\n{summary(content, Path(output) / name)}"
+        for name, content in found.items()
+    ]
+    return "\n\n".join(parts)
 
 
 def predict(

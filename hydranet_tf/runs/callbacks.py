@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -105,10 +106,18 @@ class EpochLog(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A bar while an epoch runs, and one line for each finished epoch."""
+    """A bar while an epoch runs, and one line for each finished epoch.
 
-    def __init__(self, epochs: int, batch_size: int):
+    Args:
+        epochs: of the run.
+        batch_size: of the run.
+        sources: names of several sources whose scores are in the logs, each with a
+            line of its own after the epoch's.
+    """
+
+    def __init__(self, epochs: int, batch_size: int, sources: Sequence[str] = ()):
         super().__init__()
+        self.sources = sources
         self.epochs = epochs
         self.batch_size = batch_size
         self._bar = None
@@ -146,6 +155,8 @@ class ProgressBar(keras.callbacks.Callback):
             line += f"| validation {self._scores(logs, 'val_')} "
         line += f"| {self._weights()} | {logs['images_per_second']:.0f} img/s "
         print(line + f"| {_duration(left)} left", flush=True)
+        for name in self.sources:
+            print(f"  {name}: {self._scores(logs, f'val_{name}/')}", flush=True)
 
     def on_train_end(self, logs=None):
         if self._bar is not None:
@@ -154,8 +165,12 @@ class ProgressBar(keras.callbacks.Callback):
     def _scores(self, logs, prefix="") -> str:
         parts = []
         for task in self.model.tasks:
-            value = logs[prefix + score_name(task)]
-            shown = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
+            value = logs.get(prefix + score_name(task))
+            if value is None:
+                # A source that does not label it.
+                shown = "-"
+            else:
+                shown = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
             parts.append(f"{task.name} {shown}")
         return " ".join(parts)
 

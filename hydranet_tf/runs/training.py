@@ -25,7 +25,9 @@ from hydranet_tf.runs import (
     gradients,
     networks,
     preemption,
+    proportions,
     soft_labels,
+    source_scores,
     starts,
 )
 from hydranet_tf.runs.workdir import WorkdirError, describe, opened
@@ -74,6 +76,9 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
     """
     workdir = Path(workdir)
     known_scores = [score_name(task) for task in tasks.TASKS]
+    names = sources.listed(config.data, config.split_lists)
+    if len(names) > 1:
+        known_scores += [f"{n}/{score}" for n in names for score in known_scores]
     if config.monitor not in known_scores:
         raise ConfigError(
             f"--monitor: unknown score {config.monitor!r}; known are "
@@ -104,6 +109,7 @@ def _train(
     training, validation = (_load(config, split) for split in ("train", "validation"))
     if config.teacher:
         training = soft_labels.blended(training, config)
+    training = proportions.drawn(training, config)
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     with devices.scope():
         model = build_model(config, training)
@@ -129,10 +135,13 @@ def _train(
 
     hooks = [
         callbacks.StopOnNonFinite(),
+        *source_scores.hooks(validation, config.batch_size),
         *([averaging.ValidateAverage()] if config.ema_momentum else []),
         # First of those that read the logs: it completes them.
         callbacks.EpochLog(workdir, progress, config.batch_size),
-        callbacks.ProgressBar(config.epochs, config.batch_size),
+        callbacks.ProgressBar(
+            config.epochs, config.batch_size, validation.examples.source_names
+        ),
         *_tensorboard(workdir, devices, validation, config.batch_size),
         # Last: a checkpoint says that everything before it is on disk.
         callbacks.Checkpointing(
@@ -169,7 +178,7 @@ def _fit(model, config, training, validation, progress, steps, hooks) -> None:
         epochs=config.epochs,
         steps_per_epoch=steps,
         validation_data=pipeline.validation_batches(validation, config.batch_size),
-        validation_steps=math.ceil(len(validation) / config.batch_size),
+        validation_steps=pipeline.validation_steps(validation, config.batch_size),
         # The order is the pipeline's; Keras cannot shuffle a data set.
         shuffle=False,
         verbose=0,
@@ -199,7 +208,7 @@ def _end_epoch(model, config, training, validation, progress, hooks) -> None:
     logs = {name: float(value) for name, value in model.get_metrics_result().items()}
     scores = model.evaluate(
         batches,
-        steps=math.ceil(len(validation) / config.batch_size),
+        steps=pipeline.validation_steps(validation, config.batch_size),
         verbose=0,
         return_dict=True,
         callbacks=hooks,
@@ -333,6 +342,8 @@ def _announce(devices, config, model, training, validation, start, progress) -> 
         f"({devices.strategy})\n"
         f"{len(training):,} faces to train, {len(validation):,} to validate; "
         f"workdir {devices.folder}",
+        *proportions.lines(training, validation),
+        sep="\n",
         flush=True,
     )
     if start:

@@ -79,7 +79,7 @@ class WorstFaces(keras.callbacks.Callback):
         # Once: each would be compiled anew.
         self._answering = self._answering or answer_model(self.model)
         # All of one size, so that nothing is compiled for a last smaller one.
-        batches = pipeline.validation_batches(self.faces, self.batch_size)
+        batches = pipeline.validation_batches(self.faces, self.batch_size, False)
         batches = batches.take(math.ceil(len(self.faces) / self.batch_size))
         parts = [
             self._answering.predict_on_batch(images)
