@@ -1,7 +1,8 @@
 """What a file name tells: its labels, its split and its corrections.
 
-The rules are those of UTKFace, `age_gender_race_timestamp.jpg`. They serve the
-folder source and the TFDS builder alike, so that both give the same examples.
+The rules are those of UTKFace, `age_gender_race_timestamp.jpg`, and of All-Age-Faces,
+`00123A45.jpg`. They serve the folder source and the TFDS builders alike, so that both
+give the same examples.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _NAME = re.compile(r"(?P<age>\d+)_(?P<gender>\d+)_(?P<race>\d+)_.+", re.ASCII)
 # Three published names lack the race field. The timestamp that stands in its
 # place is too long to be taken for a class index.
 _NAME_WITHOUT_RACE = re.compile(r"(?P<age>\d+)_(?P<gender>\d+)_\d{8}[^_]*", re.ASCII)
+# All-Age-Faces: a person's number and age.
+_NUMBER_AND_AGE = re.compile(r"(?P<number>\d{5})A(?P<age>\d{2})\.jpe?g", re.ASCII)
+# Its people are in this order: the last female, the last of all.
+_LAST_FEMALE, _LAST = 7380, 13321
 
 Labels = dict[str, float | int]
 
@@ -53,11 +58,12 @@ class Corrections:
 
 
 def parse_name(name: str) -> Labels:
-    """Reads the labels in a file name `age_gender_race_timestamp.jpg...`.
+    """Reads the labels in a file name of UTKFace or All-Age-Faces.
 
     Args:
-        name: a file name without folders. The race field may be absent where
-            a timestamp of at least eight digits follows the gender.
+        name: a file name without folders: `age_gender_race_timestamp.jpg...`, where
+            the race may be absent if a timestamp of at least eight digits follows the
+            gender; or `00123A45.jpg`, a number that tells the gender, and the age.
 
     Returns:
         A label for every task, `MISSING` for an absent race.
@@ -65,6 +71,9 @@ def parse_name(name: str) -> Labels:
     Raises:
         LabelError: if the name has another form or a label is impossible.
     """
+    match = _NUMBER_AND_AGE.fullmatch(name)
+    if match is not None:
+        return _of_all_age_faces(int(match["number"]), match["age"])
     match = _NAME.fullmatch(name) or _NAME_WITHOUT_RACE.fullmatch(name)
     if match is None:
         raise LabelError(
@@ -73,6 +82,13 @@ def parse_name(name: str) -> Labels:
         )
     fields = match.groupdict()
     return {task.name: task.parse(fields.get(task.name, "")) for task in TASKS}
+
+
+def _of_all_age_faces(number: int, age: str) -> Labels:
+    if number > _LAST:
+        raise LabelError(f"All-Age-Faces numbers its people from 00000 to {_LAST}")
+    cells = {"age": age, "gender": "female" if number <= _LAST_FEMALE else "male"}
+    return {task.name: task.parse(cells.get(task.name, "")) for task in TASKS}
 
 
 def label_names(
