@@ -12,6 +12,8 @@ import math
 import keras
 from keras import ops
 
+from hydranet_tf.fused import fused
+
 # Weights of red, green and blue in grey: ITU-R BT.601, as JPEG uses.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -124,17 +126,11 @@ class Augmentation(keras.layers.Layer):
         return _affine(images, a, b, c, d, e, f)
 
     def _recolour(self, images):
-        shape = (-1, 1, 1, 1)
         gain, contrast = self._uniform(images, 1 - self.light, 1 + self.light, 2)
         (saturation,) = self._uniform(images, 1 - self.colour, 1 + self.colour)
         (grey_coin,) = self._uniform(images, 0.0, 1.0)
         saturation = ops.where(grey_coin < self.grey, 0.0, saturation)
-        luma = ops.sum(images * ops.convert_to_tensor(_LUMA), -1, keepdims=True)
-        saturation = ops.reshape(saturation, shape)
-        images = luma + saturation * (images - luma)
-        mean = ops.mean(luma, axis=(1, 2), keepdims=True)
-        images = mean + ops.reshape(contrast, shape) * (images - mean)
-        return ops.clip(ops.reshape(gain, shape) * images, 0.0, 255.0)
+        return _recoloured(images, saturation, contrast, gain)
 
     def _cover(self, images):
         """Lays a mid-grey rectangle over a share of the images.
@@ -146,18 +142,7 @@ class Augmentation(keras.layers.Layer):
         height, width = self._uniform(images, 0.1 * side, 0.4 * side, 2)
         top, left = self._uniform(images, 0.0, 1.0, 2)
         (coin,) = self._uniform(images, 0.0, 1.0)
-        covered = coin < self.cover
-        at = ops.arange(side, dtype="float32")
-
-        def inside(start, length):
-            start = ops.expand_dims(start * (side - length), -1)
-            return (at >= start) & (at < start + ops.expand_dims(length, -1))
-
-        mask = ops.expand_dims(inside(top, height), 2) & ops.expand_dims(
-            inside(left, width), 1
-        )
-        mask = mask & ops.reshape(covered, (-1, 1, 1))
-        return ops.where(ops.expand_dims(mask, -1), 127.5, images)
+        return _covered(images, height, width, top, left, coin < self.cover)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -173,6 +158,34 @@ class Augmentation(keras.layers.Layer):
         }
 
 
+@fused
+def _recoloured(images, saturation, contrast, gain):
+    saturation, contrast, gain = (
+        ops.reshape(v, (-1, 1, 1, 1)) for v in (saturation, contrast, gain)
+    )
+    luma = ops.sum(images * ops.convert_to_tensor(_LUMA), -1, keepdims=True)
+    images = luma + saturation * (images - luma)
+    mean = ops.mean(luma, axis=(1, 2), keepdims=True)
+    return ops.clip(gain * (mean + contrast * (images - mean)), 0.0, 255.0)
+
+
+@fused
+def _covered(images, height, width, top, left, is_covered):
+    side = images.shape[1]
+    at = ops.arange(side, dtype="float32")
+
+    def inside(start, length):
+        start = ops.expand_dims(start * (side - length), -1)
+        return (at >= start) & (at < start + ops.expand_dims(length, -1))
+
+    mask = ops.expand_dims(inside(top, height), 2) & ops.expand_dims(
+        inside(left, width), 1
+    )
+    mask = mask & ops.reshape(is_covered, (-1, 1, 1))
+    return ops.where(ops.expand_dims(mask, -1), 127.5, images)
+
+
+@fused
 def _affine(images, a, b, c, d, e, f):
     """Bilinear samples at (a x + b y + c, d x + e y + f), edges repeated.
 

@@ -12,6 +12,7 @@ from keras import layers, ops
 
 from hydranet_tf import backbones, distributions, losses, presets
 from hydranet_tf.augmentation import Augmentation
+from hydranet_tf.capture import Capture
 from hydranet_tf.devices import replicas
 from hydranet_tf.mixup import Mixup
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
@@ -77,7 +78,9 @@ class HydraNet(keras.Model):
         augment = Augmentation.of_strength(augmentation, seed)
         network = _network(backbone, image_size, width, dropout, seed, tasks)
         images = keras.Input((image_size, image_size, 3), name="images")
-        augmented = images if augment is None else augment(images)
+        augmented = images
+        for layer in (augment, Capture.of_strength(augmentation, seed)):
+            augmented = augmented if layer is None else layer(augmented)
         if mixup:
             augmented = Mixup(mixup)(augmented)
         super().__init__(inputs=images, outputs=network(augmented), name=name, **kwargs)
