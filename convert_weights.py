@@ -4,8 +4,9 @@
         --output=resnet34.npz
 
 Takes state dicts of torchvision and timm (.pth, .safetensors), files of Keras
-Applications (.h5) and dlib's face recogniser (.dat); docs/backbones.md says which and
-from where. PyTorch is not needed, and nothing in the file is run.
+Applications (.h5), dlib's face recogniser (.dat) and OpenCV's SFace (.onnx);
+docs/backbones.md says which and from where. PyTorch is not needed, and nothing in the
+file is run.
 """
 
 import os

@@ -44,6 +44,16 @@ APPLICATIONS = {
         # 5 * 128 * 128 and 128 * 256 + 7 * 256 * 256 channels, the first of
         # 7 * 7 * 3 * 32; biases of 7 * 32 + 8 * 64 + 6 * 128 + 8 * 256 channels.
         ("dlib_resnet29", 256, 5_571_168 + 3_552, 5_571_168 + 3_552),
+        # By hand: 9 * 3 * 32; depthwise 9 * (32 + 64 + 2 * 128 + 2 * 256 + 6 * 512 +
+        # 1024); pointwise 32 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 256 * 256 +
+        # 256 * 512 + 5 * 512 * 512 + 512 * 1024 + 1024 * 1024. Biases and slopes:
+        # twice the 32 + 4960 + 5952 channels, and two numbers a feature.
+        (
+            "sface",
+            1024,
+            864 + 44_640 + 3_139_584 + 2 * 10_944 + 2 * 1024,
+            864 + 44_640 + 3_139_584 + 2 * 10_944 + 2 * 1024,
+        ),
     ],
 )
 def test_golden_parameter_counts(name, features, parameters, trainable):

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runs.preemption",
         "backbones.torch_files",
         "backbones.dlib_files",
+        "backbones.onnx_files",
     ),
     # What another network answered, a table.
     ("files.answers",),
@@ -52,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "backbones.efficientnet_lite",
         "backbones.applications",
         "backbones.dlib_resnet",
+        "backbones.sface",
         "augmentation",
         "mixup",
     ),

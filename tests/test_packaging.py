@@ -37,7 +37,6 @@ NEVER_IMPORTED = {
     "dill",
     "importlib-resources",
     "ipykernel",
-    "onnx",
     "onnxscript",
     "pytest-xdist",
     "ruff",

@@ -17,6 +17,7 @@ from hydranet_tf.backbones import (
     dlib_resnet,
     efficientnet_lite,
     resnet,
+    sface,
 )
 
 Channels = tuple[float, float, float]
@@ -85,6 +86,8 @@ BACKBONES: Mapping[str, Backbone] = {
         (256.0,) * 3,
         smallest=103,
     ),
+    # The first two operators of the published file.
+    "sface": Backbone(sface.sface, (127.5,) * 3, (128.0,) * 3),
     # One block a stage and a quarter of the channels: for tests and the demo.
     "tiny": _resnet((1, 1, 1, 1), width=16),
 }

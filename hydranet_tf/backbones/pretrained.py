@@ -24,8 +24,10 @@ from hydranet_tf.backbones import (
     applications,
     dlib_files,
     efficientnet_lite,
+    onnx_files,
     published,
     resnet,
+    sface,
     torch_files,
 )
 from hydranet_tf.backbones.published import WeightsError
@@ -37,7 +39,8 @@ _TORCH_NAMES = {
     "efficientnet_lite0": efficientnet_lite.torch_name,
 }
 _DLIB = "dlib_resnet29"
-BACKBONES = (*_TORCH_NAMES, *applications.NAMES, _DLIB)
+_SFACE = "sface"
+BACKBONES = (*_TORCH_NAMES, *applications.NAMES, _DLIB, _SFACE)
 # What PyTorch calls the variables of convolution and batch normalisation.
 _TORCH_VARIABLES = {
     "kernel": "weight",
@@ -77,8 +80,8 @@ def convert(backbone: str, source: str | Path) -> Weights:
             for efficientnet_lite0 one of efficientnet_lite_pytorch: `.pth` or
             `.safetensors`, with or without classifier. For the others a `.h5`
             file of Keras Applications without classifier (`notop`). For
-            dlib_resnet29 dlib's `.dat`. Or `published.IMAGENET` or `published.FACES`,
-            to fetch what is published.
+            dlib_resnet29 dlib's `.dat`, for sface OpenCV's `.onnx`. Or
+            `published.IMAGENET` or `published.FACES`, to fetch what is published.
 
     Raises:
         WeightsError: if there are none for this backbone, or the file cannot
@@ -96,6 +99,8 @@ def convert(backbone: str, source: str | Path) -> Weights:
         arrays = _from_keras(backbone, str(source))
     elif backbone == _DLIB:
         arrays = _from_dlib(backbone, Path(source))
+    elif backbone == _SFACE:
+        arrays = _from_sface(backbone, Path(source))
     else:
         arrays = _from_torch(backbone, Path(source))
     _require_fit(arrays, _places(backbone, None), f"{source} is not of {backbone}")
@@ -280,6 +285,55 @@ def _from_dlib(backbone: str, source: Path) -> dict[str, np.ndarray]:
         kernel = _turned(kernel.reshape(out, channels, height, width), False)
         arrays[f"{layer}/kernel"] = kernel * scale
         arrays[f"{layer}/bias"] = bias * scale + shift
+    return arrays
+
+
+# Added to the variance by the two kinds of normalisation in the file.
+_SFACE_EPSILON, _SFACE_LAST_EPSILON = 1e-3, 2e-5
+_SFACE_LAST = "bn1"
+
+
+def _from_sface(backbone: str, source: Path) -> dict[str, np.ndarray]:
+    try:
+        known = onnx_files.read_initializers(source)
+    except (OSError, onnx_files.OnnxFileError) as error:
+        raise WeightsError(str(error)) from error
+
+    def norm(name: str, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift in float64: what follows is rounded once."""
+        gamma, beta, mean, variance = (
+            known[f"{name}_{part}"].astype(np.float64)
+            for part in ("gamma", "beta", "moving_mean", "moving_var")
+        )
+        scale = gamma / np.sqrt(variance + epsilon)
+        return scale, beta - mean * scale
+
+    places = {place.layer: place for place in _places(backbone, None)}
+    arrays = {}
+    try:
+        for layer, place in places.items():
+            if place.name == "alpha":
+                convolution, _ = sface.onnx_names(layer.removesuffix("_prelu"))
+                slopes = known[f"{convolution.removesuffix('conv2d')}relu_gamma"]
+                arrays[place.path] = slopes.reshape(1, 1, -1)
+                continue
+            if layer == "scale":
+                scale, shift = norm(_SFACE_LAST, _SFACE_LAST_EPSILON)
+                kernel = scale.reshape(1, 1, -1, 1)
+            else:
+                convolution, normalisation = sface.onnx_names(layer)
+                scale, shift = norm(normalisation, _SFACE_EPSILON)
+                kernel = known[f"{convolution}_weight"] * scale[:, None, None, None]
+                kernel = _turned(kernel, place.is_depthwise)
+            arrays[f"{layer}/kernel"] = kernel.astype(np.float32)
+            arrays[f"{layer}/bias"] = shift.astype(np.float32)
+    except KeyError as error:
+        raise WeightsError(
+            f"{source} is not of {backbone}: it has no weights {error}"
+        ) from error
+    except ValueError as error:
+        # Sizes that do not multiply.
+        raise WeightsError(f"{source} is not of {backbone}: {error}") from error
     return arrays
 
 

