@@ -1,59 +1,6 @@
-"""Evaluates a model: a report with intervals, groups, calibration and pictures.
+"""`hydranet evaluate` of this checkout: python evaluate.py --help lists its flags."""
 
-    python evaluate.py --model=runs/faces --data=drawn_faces --output=reports/faces
-
-The model is a workdir of train.py, or of export.py a SavedModel, a preset or a
-.tflite file. Writes report.md and report.html (read one of them first), report.json,
-predictions.csv and pictures. Labels are what annotators saw, not facts about a person.
-"""
-
-import os
-import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As in train.py.
-
-from absl import app, flags, logging
-
-flags.DEFINE_string("model", None, "Workdir, SavedModel, preset, .tflite file.")
-flags.DEFINE_string("data", None, "TFDS name, folder of UTKFace names or .csv file.")
-flags.DEFINE_string("output", None, "Folder of the report.")
-flags.mark_flags_as_required(["model", "data", "output"])
-flags.DEFINE_enum(
-    "split", "validation", ["train", "validation", "test", "all"], "Part of the data."
-)
-# What evaluation.evaluate_model takes by the same names.
-flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
-flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
-flags.DEFINE_integer("batch_size", 64, "Images at once.", lower_bound=1)
-flags.DEFINE_integer(
-    "max_bad_images", 10, "Unreadable images to leave out and list.", lower_bound=0
-)
-flags.DEFINE_bool("calibrate", False, "First fit temperatures, into the workdir.")
-flags.DEFINE_bool("show_faces", False, "Show faces in report.html and the projector.")
-flags.DEFINE_string("projector", None, "Folder for TensorBoard: features of faces.")
-OPTIONS = ("data_dir", "split_lists", "batch_size", "max_bad_images", "calibrate",
-           "show_faces", "projector")  # fmt: skip
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags alone; got {argv[1:]}")
-    # TFDS and TensorFlow report every file they open.
-    logging.set_verbosity(logging.WARNING)
-    # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.reports import evaluation
-
-    given = flags.FLAGS
-    options = {name: given[name].value for name in OPTIONS}
-    try:
-        found = evaluation.evaluate_sources(
-            given.model, given.data, given.split, given.output, **options
-        )
-    except evaluation.ERRORS as error:
-        sys.exit(f"evaluate.py: {error}")
-    print(evaluation.summaries(found, given.output))
-
+from hydranet_tf.commands import running
 
 if __name__ == "__main__":
-    app.run(main)
+    running.script("evaluate")

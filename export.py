@@ -1,59 +1,6 @@
-"""Exports a trained run to SavedModel and LiteRT, checked on real examples.
+"""`hydranet export` of this checkout: python export.py --help lists its flags."""
 
-    python export.py --workdir=runs/faces --output=exports/faces
-
-writes exports/faces/hydranet/1 (SavedModel; 2, 3, ... when repeated),
-exports/faces/hydranet.tflite with hydranet.json, and export.json, and prints
-how their answers and their speed compare.
-"""
-
-import os
-import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from absl import app, flags, logging
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-_FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: preset.")
-_VARIANTS = flags.DEFINE_list(
-    "litert_variants", "float32", "Out of float32, float16, dynamic, int8, integer."
-)
-_DYNAMIC = flags.DEFINE_bool("dynamic_batch", False, "LiteRT: any number of images.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Weights.")
-_DATA = flags.DEFINE_string(
-    "data", None, "Faces to check the export on, as in train.py; else the run's own."
-)
-_SPLIT = flags.DEFINE_string("split", "validation", "Part of the data to check on.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
-_SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace .tflite files and preset.")
-_REPORT = flags.DEFINE_string("report", None, "evaluate.py's folder, for the card.")
-
-
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    # TensorFlow logs every function and variable that it saves.
-    logging.set_verbosity(logging.WARNING)
-    # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.exports import exporting
-
-    request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
-    others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _REPORT)
-    try:
-        done = exporting.export_run(
-            *(_WORKDIR.value, _OUTPUT.value, exporting.Request(*request)),
-            **{flag.name: flag.value for flag in others},
-        )
-    except exporting.ERRORS as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    if done.calibration:
-        print(done.calibration.summary())
-    print(done.table)
-    print(*(f"wrote {artefact.path}" for artefact in done.artefacts), sep="\n")
-
+from hydranet_tf.commands import running
 
 if __name__ == "__main__":
-    app.run(main)
+    running.script("export")

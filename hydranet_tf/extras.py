@@ -22,7 +22,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "jax": ("jax",),
     "ray": ("ray",),
-    "serve": ("tensorflow_serving",),
+    "serve": ("fastapi", "starlette", "uvicorn"),
+    "tf_serving": ("grpc", "tensorflow_serving"),
 }
 
 

@@ -18,8 +18,10 @@ import pytest
 from sample_pictures import astronaut
 
 from hydranet_tf import config
+from hydranet_tf.commands import main
 
 ROOT = documents.REPOSITORY
+COMMAND_MODULES = ROOT / "hydranet_tf" / "commands"
 PAGES = documents.pages()
 # Run as it stands, in a repository that has what it adds.
 EXTENDING = "docs/extending.md"
@@ -27,7 +29,7 @@ EXTENDING = "docs/extending.md"
 # Indented and no command: the rest of one, a file's content, headers of HTTP.
 NO_COMMANDS = ("path,age,", "faces/", "TF_CONFIG=", '"task": ', "Cross-Origin-")
 # Programs that come from elsewhere; what of ours they are given is looked at.
-PROGRAMS = {"cp", "docker", "export", "printf", "ray", "source"}
+PROGRAMS = {"cp", "curl", "docker", "export", "printf", "ray", "source"}
 
 
 def all_commands() -> list[tuple[str, str]]:
@@ -45,10 +47,12 @@ COMMANDS = all_commands()
 
 
 def python_commands() -> list[tuple[str, str, list[str]]]:
-    """Page, script and arguments of each `python SCRIPT.py ...`."""
+    """Page, script, arguments of `python SCRIPT.py ...` and `hydranet SCRIPT ...`."""
     found = []
     for page, command in COMMANDS:
         words = shlex.split(command)
+        if words[0] == "hydranet" and words[1].isalpha():
+            words = ["python", f"{words[1]}.py", *words[2:]]
         if words[0] == "python" and words[1].endswith(".py"):
             found.append((page, words[1], words[2:]))
     return found
@@ -64,6 +68,8 @@ def flag_names(script: Path) -> set[str]:
     """Flags that a script and modules beside it define, read from their source."""
     source = script.read_text()
     names = {"flagfile", "help"}
+    for command in re.findall(r'running\.script\("(\w+)"\)', source):
+        names |= flag_names(COMMAND_MODULES / f"{command}.py")
     if "config.define_flags()" in source:
         names |= set(config.TrainingConfig.__dataclass_fields__)
     for node in ast.walk(ast.parse(source)):
@@ -96,7 +102,11 @@ def test_a_command_is_one(page, command):
     """The shell can read it, and what it calls is there."""
     subprocess.run(["bash", "-n", "-c", command], check=True)
     program, *words = shlex.split(command)
-    if program == "make":
+    if program == "hydranet":
+        assert words[0] in {*main.COMMANDS, "--help"}
+        module = COMMAND_MODULES / f"{words[0]}.py"
+        assert named_flags(words[1:]) <= flag_names(module)
+    elif program == "make":
         assert re.search(rf"^{words[0]}:", documents.text("Makefile"), re.M)
     elif program == "npm":
         package = json.loads(documents.text("web/package.json"))
@@ -133,6 +143,7 @@ def test_flags_in_a_sentence_are_those_of_a_script():
         for name in documents.tracked()
         if name.endswith(".py") and not name.startswith(("tests/", "hydranet_tf/"))
     ]
+    scripts += [COMMAND_MODULES / f"{name}.py" for name in main.COMMANDS]
     known = set.union(*map(flag_names, scripts))
     named = {
         (page, flag)
@@ -148,31 +159,29 @@ def test_flags_in_a_sentence_are_those_of_a_script():
 # In a process of its own, as scripts define flags of the same name. Each command gets
 # a copy of them: what one sets, another shall not find set.
 PARSE = """
-import copy, json, runpy, sys
+import copy, importlib, json, sys
 from absl import flags
-script, commands = sys.argv[1], json.loads(sys.argv[2])
-runpy.run_path(script, run_name="documents")
+name, commands = sys.argv[1], json.loads(sys.argv[2])
+importlib.import_module(f"hydranet_tf.commands.{name}")
 for arguments in commands:
     values = copy.deepcopy(flags.FLAGS)
-    values([script, *arguments], known_only=False)
+    values([name, *arguments], known_only=False)
 """
 
 
-@pytest.mark.parametrize(
-    "script", ["train.py", "evaluate.py", "export.py", "predict.py"]
-)
-def test_the_scripts_take_the_values_of_their_flags(script):
+@pytest.mark.parametrize("name", ["train", "evaluate", "export", "predict"])
+def test_the_commands_take_the_values_of_their_flags(name):
     """Required flags are there, choices known, numbers numbers."""
     commands = [
         arguments
         for page, named, arguments in python_commands()
-        if named == script and page != EXTENDING
+        if named == f"{name}.py" and page != EXTENDING
         # One is about the flag --help, the other says "as above".
         if "--help" not in arguments and "..." not in arguments
     ]
     assert commands
     done = subprocess.run(
-        [sys.executable, "-c", PARSE, script, json.dumps(commands)],
+        [sys.executable, "-c", PARSE, name, json.dumps(commands)],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -115,7 +115,7 @@ def test_onednn_is_used_unless_the_user_says_otherwise(script, chosen):
     given = {k: v for k, v in os.environ.items() if k != ONEDNN}
     done = subprocess.run(
         [sys.executable, "-c",
-         f"import os, {script}; print(os.environ[{ONEDNN!r}])"],
+         f"import os, hydranet_tf.commands.{script}; print(os.environ[{ONEDNN!r}])"],
         capture_output=True, text=True, cwd=ROOT,
         env=given if chosen is None else {**given, ONEDNN: chosen},
     )  # fmt: skip

@@ -113,6 +113,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("photos.predictor", "photos.face_rows"),
     ("photos.annotation", "photos.face_lines", "photos.sharded"),
     ("photos.photographs",),
+    # Photographs and faces over HTTP.
+    ("serving.batching", "serving.limits", "serving.pictures", "serving.predict_api"),
+    ("serving.app",),
+    ("serving.serve",),
+    # What a user types.
+    ("commands.running",),
+    (
+        "commands.predict",
+        "commands.train",
+        "commands.evaluate",
+        "commands.export",
+        "commands.serve",
+        "commands.demo",
+    ),
+    ("commands.main",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -152,7 +168,10 @@ def module_files() -> dict[str, Path]:
     return files
 
 
-ROOMS = ("files", "data", "runs", "devices", "exports", "reports", "photos")
+ROOMS = (
+    "files", "data", "runs", "devices", "exports", "reports", "photos", "serving",
+    "commands",
+)  # fmt: skip
 MODULES = module_files()
 
 

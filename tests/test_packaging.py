@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs.
-LOCKED_EXTRAS = ("train", "dev", "jax", "ray", "serve")
+LOCKED_EXTRAS = ("train", "dev", "jax", "ray", "serve", "tf_serving")
 # What a second lock adds to it, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
@@ -39,6 +39,7 @@ NEVER_IMPORTED = {
     "ipykernel",
     "onnxscript",
     "pytest-xdist",
+    "python-multipart",
     "ruff",
     "setuptools",
 }
@@ -120,17 +121,19 @@ def test_every_import_is_asked_for():
     # A builder's test stands beside it; an export without warm-up requests is
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
-    assert used - ours <= {"jax", "pytest", "ray", "tensorflow-serving-api"}
+    optional = {"jax", "pytest", "ray", "tensorflow-serving-api"}
+    assert used - ours - names("serve") <= optional
     # Benchmarks that ask for no peer run in what the tests run in.
     assert measured <= ours | names("bench") | names("dev")
-    assert served <= ours | names("serve")
+    assert served <= ours | names("serve") | names("tf_serving")
     # What remakes the reference answers of PyTorch is no test.
-    assert tested <= ours | names("dev") | names("serve") | names("reference")
+    with_servers = names("serve") | names("tf_serving")
+    assert tested <= ours | names("dev") | with_servers | names("reference")
 
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    groups = ("", "train", "bench", "dev", "ray", "serve")
+    groups = ("", "train", "bench", "dev", "ray", "serve", "tf_serving")
     asked = set.union(*(names(group) for group in groups))
     assert asked - imported(folders) == NEVER_IMPORTED
 

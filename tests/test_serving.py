@@ -1,4 +1,4 @@
-"""examples/serving against KServe's HTTP server and gRPC, in a process of their own."""
+"""examples/serving over HTTP and gRPC, in a process of its own."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def server(exports, tmp_path_factory):
     with log.open("w") as errors:
         process = subprocess.Popen(
             [*command, "--http_port=0", "--grpc_port=0"],
-            # Anywhere but in the repository, whose package it must not need.
+            # Anywhere but in the repository.
             cwd=log.parent,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -219,9 +219,9 @@ def test_a_bad_request_over_http_gets_a_clear_answer(url, content, says):
     ("path", "status", "says"),
     [
         ("s:predict", 404, {"error": "Model with name hydranets does not exist."}),
-        ("/versions/1:predict", 404, {"detail": "Not Found"}),
-        (":classify", 405, {"detail": "Method Not Allowed"}),
-        ("", 405, {"detail": "Method Not Allowed"}),
+        ("/versions/1:predict", 404, {"error": "Not Found"}),
+        (":classify", 405, {"error": "Method Not Allowed"}),
+        ("", 405, {"error": "Method Not Allowed"}),
     ],
 )
 def test_what_is_not_there_over_http(url, path, status, says):
@@ -233,7 +233,7 @@ def test_a_form_is_not_taken_for_json(url):
     request = urllib.request.Request(f"{url}:predict", b"image=eA==", header)
     assert ask(request, None) == (
         400,
-        {"error": 'expected JSON: {"instances": [...]} or {"inputs": [...]}'},
+        {"error": "Unrecognized request format: no JSON"},
     )
 
 

@@ -50,7 +50,7 @@ def write(requests: Mapping[str, tuple[str, tf.Tensor]], folder: Path) -> bool:
     except ImportError:
         logging.info(
             "No warm-up requests in %s: they need tensorflow-serving-api "
-            "(pip install '.[serve]'). It answers all the same, only "
+            "(pip install '.[tf_serving]'). It answers all the same, only "
             "its first request takes longer.",
             folder,
         )

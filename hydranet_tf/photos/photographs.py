@@ -186,7 +186,7 @@ class _Answering:
         for one, faces in zip(batch, _answer(self._model, found), strict=True):
             if one.target and not isinstance(faces, str):
                 _draw(one, faces)
-            rows += _rows(one.file, faces)
+            rows += rows_of(one.file, faces)
         return rows
 
 
@@ -308,7 +308,7 @@ def _answer(
         yield one if isinstance(one, str) else next(answers)
 
 
-def _rows(file: str, faces: list[Face] | str) -> list[dict[str, Any]]:
+def rows_of(file: str, faces: list[Face] | str) -> list[dict[str, Any]]:
     if isinstance(faces, str):
         return [face_rows.row(file, " ".join(faces.split()))]
     if not faces:

@@ -1,0 +1,117 @@
+"""The whole path on drawn faces: data, training, report, exports, answers.
+
+    hydranet demo --output=demo_output
+
+Runs the same commands that a user types, one after the other, and shows each.
+A second run goes on from what the first one left in the folder. The faces are drawn by
+datasets/drawn_faces, which is part of the repository and not of the wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags, logging
+
+from hydranet_tf.commands import running
+
+ROOT = Path(__file__).resolve().parents[2]
+_BUILDER = "datasets/drawn_faces/drawn_faces_dataset_builder.py"
+_OUTPUT = flags.DEFINE_string("output", "demo_output", "Folder to write into.")
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Train for so many instead of what the settings say."
+)
+
+
+def run(title: str, script: str, *arguments: str) -> None:
+    """Runs one of the project's scripts as a user would, and shows how."""
+    print(f"\n== {title}\n$ python {script} {shlex.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
+
+
+def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
+    """Shows the exported file's answers under faces it has never seen."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    from hydranet_tf.data import pipeline, preprocessing, sources
+    from hydranet_tf.exports import runtimes
+
+    model = runtimes.load(tflite)
+    examples = sources.open_source("drawn_faces", "test", data_dir=str(data_dir))
+    faces = pipeline.load_faces(examples.select(range(10)), model.image_size)
+    answers = model.answers(faces.images)
+    figure, axes = plt.subplots(2, 5, figsize=(10, 5.6), layout="constrained")
+    for i, axis in enumerate(axes.flat):
+        axis.imshow(preprocessing.decode(faces.examples.read(i)))
+        axis.set_axis_off()
+        lines = [f"{answers['age'][i]:.1f} years"]
+        truth = [f"{faces.examples.labels['age'][i]:.0f}"]
+        for task in model.tasks:
+            if not task.is_regression:
+                best = answers[task.name][i].argmax()
+                share = answers[task.name][i][best]
+                lines.append(f"{task.classes[best]} {share:.0%}")
+                truth.append(task.classes[faces.examples.labels[task.name][i]])
+        axis.set_title(f"{lines[0]}\n{', '.join(lines[1:])}", fontsize=9)
+        axis.text(
+            0.5, -0.02, f"drawn as {', '.join(truth)}", fontsize=8, color="0.35",
+            ha="center", va="top", transform=axis.transAxes,
+        )  # fmt: skip
+    figure.suptitle(
+        f"Answers of {tflite.name} to drawn test faces: shapes, not people, "
+        "carry the labels",
+        fontsize=11,
+    )
+    figure.savefig(picture, dpi=110)
+
+
+def main(arguments: list[str]) -> None:
+    """Goes the whole path, and says where everything lies."""
+    if arguments:
+        raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
+    if not (ROOT / _BUILDER).is_file():
+        raise running.CommandError(
+            f"the demo needs the repository: {_BUILDER} is not part of the wheel. "
+            "Clone it and type `make demo` there"
+        )
+    logging.set_verbosity(logging.WARNING)
+    out = Path(_OUTPUT.value)
+    data, workdir = out / "data", out / "run"
+    report, exports = out / "report", out / "exports"
+    of_data = ("--data=drawn_faces", f"--data_dir={data}")
+    run("Drawing faces", _BUILDER, f"--data_dir={data}")
+    flagfile = os.path.relpath(ROOT / "configs" / "drawn_faces_tiny.flags")
+    epochs = [] if _EPOCHS.value is None else [f"--epochs={_EPOCHS.value}"]
+    run(
+        "Training the tiny network", "train.py", f"--flagfile={flagfile}",
+        f"--data_dir={data}", f"--workdir={workdir}", *epochs,
+    )  # fmt: skip
+    run(
+        "Evaluating it on test faces", "evaluate.py", f"--model={workdir}",
+        *of_data, "--split=test", f"--output={report}",
+    )  # fmt: skip
+    run(
+        "Exporting", "export.py", f"--workdir={workdir}", f"--output={exports}",
+        "--overwrite",
+    )  # fmt: skip
+    picture = out / "answers.png"
+    draw_answers(exports / "hydranet.tflite", data, picture)
+    newest = max((exports / "hydranet").iterdir(), key=lambda p: int(p.name))
+    print(
+        f"\nDone. Look at\n"
+        f"  {report / 'report.md'}  scores, worst groups first\n"
+        f"  {report}/*.png  its pictures\n"
+        f"  {picture}  faces with the exported file's answers\n"
+        f"  {newest}/  SavedModel for servers\n"
+        f"  {exports / 'hydranet.tflite'}  LiteRT for phones and browsers\n"
+        f"  {workdir}/  the run: settings, metrics.jsonl, checkpoints"
+    )

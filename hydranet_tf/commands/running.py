@@ -1,0 +1,81 @@
+"""Runs one command: reads its flags, and says in a line what is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from absl import app, flags
+
+from hydranet_tf import extras
+
+_HELP = frozenset({"--help", "-help", "-h", "-?"})
+
+
+class CommandError(Exception):
+    """Ends a command with a line that says what is wrong and what to do."""
+
+
+def script(name: str) -> NoReturn:
+    """Runs a command as the script NAME.py at the root of the checkout."""
+    run(name, os.path.basename(sys.argv[0]), sys.argv[1:])
+
+
+def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
+    """Runs a command and ends the process with its exit code.
+
+    Args:
+        name: of a module of `hydranet_tf.commands`. Its flags are global, so a process
+            runs one command. It has `main`, which takes what is no flag and returns an
+            exit code, and may have `FAILED`, the code of what could not be begun (1).
+        program: what the user typed, for messages.
+        arguments: the rest of the line.
+    """
+    failed = 1
+
+    def stop(problem: object) -> NoReturn:
+        print(f"{program}: {problem}", file=sys.stderr)
+        sys.exit(failed)
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            stop(f"{error}\n`{program} --help` lists the flags")
+
+    def main(argv: list[str]) -> int | None:
+        try:
+            return command.main(argv[1:])
+        except app.UsageError as error:
+            stop(f"{error}\n`{program} --help` lists the flags")
+        except CommandError as error:
+            stop(error)
+        except ImportError as error:
+            missing(error)
+
+    def missing(error: ImportError) -> NoReturn:
+        hint = extras.hint(error)
+        if hint is None:
+            raise error
+        stop(hint)
+
+    try:
+        command = importlib.import_module(f"hydranet_tf.commands.{name}")
+    except ImportError as error:
+        missing(error)
+    failed = getattr(command, "FAILED", failed)
+    if _HELP.intersection(arguments):
+        print(help_of(command))
+        sys.exit()
+    app.run(main, [program, *arguments], parse)
+
+
+def help_of(command: ModuleType) -> str:
+    """What the command is for, and its flags with their defaults."""
+    listed = flags.FLAGS.module_help(command)
+    _, _, described = listed.lstrip().partition("\n")
+    return f"{command.__doc__}\nFlags:\n{described}"

@@ -1,0 +1,1 @@
+"""An HTTP service: whole photographs to rows of faces, and faces to predictions."""

@@ -1,0 +1,299 @@
+"""The service as an ASGI application.
+
+    POST /v1/faces                  photographs to rows, one a face
+    POST /v1/models/NAME:predict    cropped faces, as TensorFlow Serving takes them
+    GET  /v1/models/NAME            whether the model is there
+    GET  /healthz, /readyz          for whoever watches the process
+    GET  /docs, /openapi.json       all of it, described
+
+Each process holds one model. Pictures are read and searched side by side in threads;
+the faces found on all connections are scored together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from hydranet_tf import __version__
+from hydranet_tf.exports.runtimes import Runtime
+from hydranet_tf.photos import face_rows, photographs
+from hydranet_tf.photos.detection import DetectionError
+from hydranet_tf.photos.predictor import Face, Found, PictureError, Predictor
+from hydranet_tf.serving import pictures, predict_api
+from hydranet_tf.serving.batching import Batcher
+from hydranet_tf.serving.limits import BodyLimits, Slots
+
+# Where a worker process finds its settings, as JSON.
+SETTINGS = "HYDRANET_SERVE_SETTINGS"
+JSON_LINES = "application/x-ndjson"
+# Pictures whose faces are scored together.
+_BATCH = 32
+_MEANING = (
+    "The predictions estimate what annotators saw in pictures. They are not facts "
+    "about a person."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a process serves.
+
+    Attributes:
+        model: path or name of what scores; None is the released network.
+        name: of the model in the paths of predict requests.
+        threads: pictures that are read and searched at once.
+        max_body_mb: size of a request's body in megabytes of 10^6 bytes.
+        max_received_mb: of all bodies in a process together.
+        max_pictures: in a request.
+        max_requests: that are worked on or wait for it; more are refused.
+        body_seconds: in which a body must have come.
+    """
+
+    model: str | None = None
+    name: str = "hydranet"
+    threads: int = 2
+    max_body_mb: float = 32
+    max_received_mb: float = 512
+    max_pictures: int = 32
+    max_requests: int = 64
+    body_seconds: float = 30
+
+
+class Service:
+    """The model of a process, and who may use it."""
+
+    def __init__(self, settings: Settings, predictor: Predictor) -> None:
+        self.settings = settings
+        self.predictor = predictor
+        # For pictures that are a face already.
+        self.cropped = Predictor(predictor.runtime, None)
+        self.slots = Slots(settings.max_requests)
+        self.score = Batcher(predictor.answer, _BATCH)
+        self.predict = Batcher(lambda crops: _predict(self.runtime, crops), _BATCH)
+        self._threads = ThreadPoolExecutor(settings.threads, "pictures")
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.predictor.runtime
+
+    def warm_up(self) -> None:
+        """Loads what the first request would wait for."""
+        size = self.runtime.image_size
+        self.predictor.find(np.zeros((64, 64, 3), np.uint8))
+        self.runtime.answers(np.zeros((1, size, size, 3), np.uint8))
+
+    async def find(self, predictor: Predictor, encoded: bytes) -> Found | str:
+        """The faces of a picture, or the status that tells why there are none."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, predictor.find, encoded)
+        except PictureError as error:
+            return f"{face_rows.UNREADABLE}: {error}"
+        except DetectionError as error:
+            return f"{face_rows.FAILED}: {error}"
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _predict(
+    runtime: Runtime, crops: Sequence[np.ndarray]
+) -> list[dict[str, np.ndarray]]:
+    """Answers for several arrays of crops, each its own."""
+    ends = np.cumsum([len(one) for one in crops])[:-1]
+    answers = runtime.answers(np.concatenate(crops))
+    parts = {name: np.split(values, ends) for name, values in answers.items()}
+    return [{name: parts[name][i] for name in parts} for i in range(len(crops))]
+
+
+def from_environment() -> FastAPI:
+    """What a worker process serves: settings come from the variable `SETTINGS`."""
+    return create(Settings(**json.loads(os.environ.get(SETTINGS, "{}"))))
+
+
+def create(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
+    """Makes the application.
+
+    Args:
+        settings: limits, and which model.
+        predictor: a loaded one, in place of what the settings name.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loaded = predictor or Predictor(settings.model)
+        app.state.service = service = Service(settings, loaded)
+        await asyncio.to_thread(service.warm_up)
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="hydranet",
+        version=__version__,
+        description=f"Faces in photographs: age, gender, race. {_MEANING}",
+        lifespan=lifespan,
+    )
+    app.add_middleware(
+        BodyLimits,
+        body_bytes=int(settings.max_body_mb * 1e6),
+        all_bytes=int(settings.max_received_mb * 1e6),
+        seconds=settings.body_seconds,
+    )
+
+    @app.exception_handler(HTTPException)
+    async def say_why(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.get("/healthz", summary="Whether the process answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Whether it takes requests now")
+    async def readyz(request: Request) -> dict[str, Any]:
+        service: Service = request.app.state.service
+        with service.slots.one():
+            return {"status": "ready", "model": settings.name, "version": __version__}
+
+    @app.post(
+        "/v1/faces",
+        summary="Photographs to rows, one a face",
+        openapi_extra={"requestBody": pictures.BODY},
+        responses=_responses(),
+    )
+    async def faces(request: Request, detect: bool = True) -> Response:
+        """Finds the faces of one or several photographs and scores each.
+
+        The rows are those of `hydranet predict --output=faces.jsonl`. With
+        `Accept: application/x-ndjson` they come as lines. `detect=false` takes each
+        picture as a face that is cropped as training faces are.
+        """
+        service: Service = request.app.state.service
+        found = await pictures.read(request, settings.max_pictures)
+        with service.slots.one():
+            finder = service.predictor if detect else service.cropped
+            rows = await asyncio.gather(
+                *(_rows(service, finder, picture) for picture in found)
+            )
+        statuses = [row["status"] for of_picture in rows for row in of_picture]
+        if all(one.startswith(face_rows.UNREADABLE) for one in statuses):
+            raise HTTPException(422, "; ".join(dict.fromkeys(statuses)))
+        flat = [row for of_picture in rows for row in of_picture]
+        if JSON_LINES in request.headers.get("accept", ""):
+            lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in flat)
+            return Response(lines, media_type=JSON_LINES)
+        return JSONResponse({"rows": flat})
+
+    @app.get("/v1/models/{name}", summary="Whether the model is there")
+    async def model(name: str) -> dict[str, Any]:
+        _check_name(name, settings.name)
+        return {"name": name, "ready": True}
+
+    @app.post(
+        "/v1/models/{name}:predict",
+        summary="Cropped faces, as TensorFlow Serving takes them",
+        openapi_extra={
+            "requestBody": {"content": {"application/json": {"schema": _PREDICT}}}
+        },
+    )
+    async def predict(name: str, request: Request) -> Response:
+        """Predicts for files of faces or for their pixels.
+
+        A picture that cannot be decoded costs its own row and no other: each number
+        of it is -1.
+        """
+        _check_name(name, settings.name)
+        service: Service = request.app.state.service
+        body = await request.body()
+        with service.slots.one():
+            try:
+                asked = json.loads(body)
+            except (ValueError, RecursionError):
+                raise HTTPException(
+                    400, "Unrecognized request format: no JSON"
+                ) from None
+            try:
+                images = predict_api.parse(asked, service.runtime.image_size)
+            except predict_api.RequestError as error:
+                raise HTTPException(400, str(error)) from error
+            columns = await _columns(service, images)
+        return JSONResponse(predict_api.reply(asked, columns))
+
+    return app
+
+
+async def _rows(
+    service: Service, finder: Predictor, picture: pictures.Picture
+) -> list[dict[str, Any]]:
+    found = await service.find(finder, picture.encoded)
+    faces: list[Face] | str
+    faces = found if isinstance(found, str) else await service.score(found)
+    return photographs.rows_of(picture.name, faces)
+
+
+async def _columns(
+    service: Service, images: list[bytes] | np.ndarray
+) -> dict[str, np.ndarray]:
+    """Predictions by output; -1 throughout for what cannot be decoded."""
+    if isinstance(images, np.ndarray):
+        return await service.predict(images)
+    found = await asyncio.gather(
+        *(service.find(service.cropped, encoded) for encoded in images)
+    )
+    decoded = np.array([isinstance(one, Found) for one in found])
+    size = service.runtime.image_size
+    crops = [one.crops for one in found if isinstance(one, Found)]
+    crops.append(np.zeros((0, size, size, 3), np.uint8))
+    answers = await service.predict(np.concatenate(crops))
+    columns = {}
+    for name, values in answers.items():
+        columns[name] = np.full((len(found), *values.shape[1:]), -1, np.float32)
+        columns[name][decoded] = values
+    return columns
+
+
+def _check_name(name: str, known: str) -> None:
+    if name != known:
+        raise HTTPException(404, f"Model with name {name} does not exist.")
+
+
+def _responses() -> dict[int | str, dict[str, Any]]:
+    row = {"type": "object", "properties": {name: {} for name in face_rows.COLUMNS}}
+    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}
+    return {
+        200: {
+            "description": "A row for each face, or one that says why there is none.",
+            "content": {
+                "application/json": {"schema": rows},
+                JSON_LINES: {"schema": row},
+            },
+        },
+        400: {"description": "The request is not as it should be."},
+        408: {"description": "The body did not come in time."},
+        413: {"description": "The body is too large, or there are too many pictures."},
+        415: {"description": "The content type is none that holds pictures."},
+        422: {"description": "No picture of the request can be read."},
+        503: {"description": "Too much to do: try again after `Retry-After` seconds."},
+    }
+
+
+_LIST = {"type": "array", "items": {}}
+_PREDICT = {
+    "type": "object",
+    "properties": {
+        "signature_name": {"type": "string", "enum": list(predict_api.INPUTS)},
+        "instances": _LIST,
+        "inputs": _LIST,
+    },
+}
