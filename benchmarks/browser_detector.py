@@ -28,9 +28,9 @@ from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 from tqdm import tqdm
 
-from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.data import pixels, sources
 from hydranet_tf.exports import runtimes
-from hydranet_tf.photos import crops, predictor
+from hydranet_tf.photos import crops
 from hydranet_tf.reports import scores
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
@@ -112,10 +112,7 @@ def searched(examples, rows):
     detector, kept = Detector(), []
     parts = np.array_split(rows, -(-len(rows) // _AT_ONCE))
     for part in tqdm(parts, desc="searching", unit="batch", disable=None):
-        chips = [
-            np.asarray(preprocessing.square(predictor.read(examples.read(row))))
-            for row in part
-        ]
+        chips = [pixels.square(pixels.decode(examples.read(row))) for row in part]
         borders = [
             round(border * len(chip))
             for chip, border in zip(chips, itertools.cycle(_BORDERS))
@@ -160,7 +157,7 @@ def with_model(path, examples, kept):
     """Scores of the chips as they are, and of what the page cuts."""
     runtime = runtimes.load(path)
     size = runtime.image_size
-    whole = [preprocessing.resize(chip, size).numpy() for _, chip, *_ in kept]
+    whole = [pixels.resize(chip, size) for _, chip, *_ in kept]
     cut = [crops.cut(picture, square, size) for *_, picture, square in kept]
     rows = [row for row, *_ in kept]
     results = {"faces": len(kept)}

@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.data import pixels, sources
 from hydranet_tf.photos import crops, detection, predictor
 from hydranet_tf.reports import scores
 
@@ -44,7 +44,7 @@ _CHOICES = {
 
 
 def decoded(examples, row):
-    return np.asarray(preprocessing.square(predictor.read(examples.read(row))))
+    return pixels.square(pixels.decode(examples.read(row)))
 
 
 def bordered(chip):

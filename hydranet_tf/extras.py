@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "tensorflow",
         "tensorflow_datasets",
     ),
+    "heic": ("pillow_heif",),
     "jax": ("jax",),
     "ray": ("ray",),
     "serve": ("fastapi", "starlette", "uvicorn"),

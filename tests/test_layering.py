@@ -39,8 +39,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("files.answers",),
     # From the disk to examples to batches. The pixels of one picture, and those of
     # many in TensorFlow, which takes its limits from there.
+    ("data.formats",),
     ("data.pixels",),
-    ("data.preprocessing", "data.file_names", "data.compiled_resize"),
+    (
+        "data.preprocessing",
+        "data.reading",
+        "data.file_names",
+        "data.compiled_resize",
+    ),
     ("data.examples", "data.strata"),
     ("data.sources",),
     ("data.pipeline",),
@@ -144,8 +150,6 @@ MAY_IMPORT_TENSORFLOW = {
     "exports.runtimes",
     "exports.parity",
     "exports.exporting",
-    # For the errors that decoding raises.
-    "photos.predictor",
     # For tf.summary.
     "runs.curves",
     "runs.worst_faces",

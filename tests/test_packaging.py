@@ -121,19 +121,19 @@ def test_every_import_is_asked_for():
     # A builder's test stands beside it; an export without warm-up requests is
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
-    optional = {"jax", "pytest", "ray", "tensorflow-serving-api"}
+    optional = {"jax", "pillow-heif", "pytest", "ray", "tensorflow-serving-api"}
     assert used - ours - names("serve") <= optional
     # Benchmarks that ask for no peer run in what the tests run in.
     assert measured <= ours | names("bench") | names("dev")
     assert served <= ours | names("serve") | names("tf_serving")
     # What remakes the reference answers of PyTorch is no test.
-    with_servers = names("serve") | names("tf_serving")
-    assert tested <= ours | names("dev") | with_servers | names("reference")
+    others = ("heic", "serve", "tf_serving", "reference")
+    assert tested <= ours | names("dev") | set.union(*map(names, others))
 
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    groups = ("", "train", "bench", "dev", "ray", "serve", "tf_serving")
+    groups = ("", "train", "bench", "dev", "heic", "ray", "serve", "tf_serving")
     asked = set.union(*(names(group) for group in groups))
     assert asked - imported(folders) == NEVER_IMPORTED
 

@@ -102,7 +102,7 @@ def test_a_row_a_face(folder, tmp_path):
     shares = {n: float(face[f"p_{n}"]) for n in races}
     assert face["race"] == max(shares, key=shares.get)
     assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
-    assert bad["status"].startswith("unreadable: expected the bytes of a JPEG or PNG")
+    assert bad["status"].startswith("unreadable: expected a picture (JPEG, PNG")
     assert sky["status"] == "no_face"
     for row in (bad, sky):
         assert {row[name] for name in COLUMNS[1:-1]} == {""}

@@ -151,17 +151,15 @@ def test_exif_turns_the_picture_before_the_search():
 @pytest.mark.parametrize(
     ("picture", "hint"),
     [
-        (b"", "JPEG or PNG"),
-        (b"GIF89a" + b"\0" * 50, "JPEG or PNG"),
+        (b"", "the file is empty"),
+        (b"GIF89a" + b"\0" * 50, "damaged GIF|at least 8"),
         (encoded(plain(1, 2, 3), "JPEG")[:200], "."),
-        # In the decoder's words, without the operation that had them.
-        (encoded(plain(1, 2, 3), "PNG").replace(b"\x08\x02", b"xx", 1), r"^[\w .]+$"),
+        (encoded(plain(1, 2, 3), "PNG").replace(b"\x08\x02", b"xx", 1), "damaged PNG"),
         ("nowhere.jpg", "No such file"),
         (".", "directory"),
         ("a\0b", "null"),
         (3, "got int"),
-        (np.zeros((20, 20), np.uint8), r"\[20, 20\]"),
-        (np.zeros((20, 20, 4), np.uint8), r"\[20, 20, 4\]"),
+        (np.zeros((20, 20, 5), np.uint8), r"\[20, 20, 5\]"),
         (np.zeros((20, 20, 3), np.float32), "float32"),
         (np.zeros((0, 20, 3), np.uint8), "at least 8"),
     ],

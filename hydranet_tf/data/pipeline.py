@@ -25,7 +25,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import pixels, preprocessing, strata
+from hydranet_tf.data import formats, pixels, strata
 from hydranet_tf.data.sources import Examples, Skipped
 from hydranet_tf.files import atomic
 from hydranet_tf.tasks import MISSING
@@ -315,7 +315,7 @@ def _take(faces: Faces, numbers: tf.Tensor) -> tf.Tensor:
         return images
 
     # A batch at a time: an operation of TensorFlow costs more than a row, and fifty
-    # of them, as `preprocessing` has, more than to decode a face.
+    # of them, as decoding takes, more than to decode a face.
     images = tf.numpy_function(read, [numbers], tf.uint8, stateful=False)
     return tf.ensure_shape(images, [numbers.shape[0], size, size, 3])
 
@@ -334,19 +334,15 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 def _reader(examples: Examples) -> Callable[[np.ndarray, int], None]:
     """A function that writes an example's pixels into uint8 `[size, size, 3]`.
 
-    They are those of `preprocessing.decode_and_resize`, and so are its errors.
+    It raises `formats.PictureError` on what is no whole picture.
     """
     # Not above: a run whose images are decoded already needs no compiler, which takes
     # half a second and 120 MB.
     from hydranet_tf.data import compiled_resize
 
     def read_into(image: np.ndarray, number: int) -> None:
-        encoded = examples.read(int(number))
-        found = pixels.decode(encoded)
-        if found is None:
-            image[:] = preprocessing.decode_and_resize(encoded, len(image)).numpy()
-        else:
-            compiled_resize.resize(pixels.square(found), image)
+        found = pixels.decode(examples.read(int(number)))
+        compiled_resize.resize(pixels.square(found), image)
 
     return read_into
 
@@ -366,7 +362,7 @@ def _decode_all(
                 image = images[number]
             try:
                 read_into(image, number)
-            except (OSError, tf.errors.OpError) as error:
+            except (OSError, tf.errors.OpError, formats.PictureError) as error:
                 message = getattr(error, "message", str(error))
                 reason = " ".join(message.split())
                 bad.append(Skipped(str(examples.ids[number]), reason))

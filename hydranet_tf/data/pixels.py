@@ -1,37 +1,44 @@
-"""The pixels of `preprocessing` for one picture, without TensorFlow.
+"""The one door from the bytes of a picture to its pixels, without TensorFlow.
 
-A command that answers for a photograph shall not wait seconds for a framework to
-be imported, nor run fifty of its operations to read one file. Both modules give
-the same pixels, bit for bit; tests/test_pixels.py holds them together. What is
-damaged or out of the ordinary is left to `preprocessing`, whose word on it counts.
+    decode -> square -> resize
+
+Training, evaluation and photographs all come this way. `preprocessing` does the same
+in TensorFlow for the graph of an exported SavedModel; of a whole JPEG or PNG both give
+the same pixels, bit for bit: tests/test_pixels.py holds them together.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import PngImagePlugin
+from PIL import JpegImagePlugin, PngImagePlugin
 
-# A few hundred bytes can declare gigabytes of pixels. 100 megapixels pass
-# every phone camera's usual output and bound what one image takes: 300 MB of
-# pixels, and 3.2 GB at the peak for a PNG, whose alpha is laid over white.
-MAX_PIXELS = 100_000_000
-# Nothing of a face is left below this; such files are icons or damaged.
-MIN_SIDE = 8
+from hydranet_tf.data import formats
+from hydranet_tf.data.formats import MAX_PIXELS, PNG_SIGNATURE, PictureError
 
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# EXIF stands in the first segments of a file, and a JPEG segment ends before
-# 64 KiB; what begins later than this is not looked for.
-EXIF_WINDOW = 68 * 1024
 ORIENTATION_TAG = 0x0112
 TIFF_ENTRY_BYTES = 12
 MAX_TIFF_ENTRIES = 256
+_LONG = 4
+# How `Decoded.damage` begins where the file ends early.
+TRUNCATED = "truncated"
+# Of libjpeg: what it decodes all the same, and TensorFlow with it.
+_WARNINGS = (
+    "Corrupt JPEG data",
+    "Inconsistent progression sequence",
+    "Invalid SOS parameters",
+    "Unknown Adobe color transform",
+    "Warning: unknown JFIF revision",
+)
+# What it gives where a file has nothing.
+_GREY = 128
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 # glibc's malloc gives a resize's memory back to the system at every call, and to fetch
 # it again, page by page, took five times as long as the arithmetic. It keeps what is
@@ -51,74 +58,167 @@ class Filter(NamedTuple):
     weights: np.ndarray
 
 
-# Followed by the number of bytes.
-NO_PICTURE = (
-    "expected the bytes of a JPEG or PNG image; got bytes that begin like neither, of "
-    "the length"
-)
+class Decoded(NamedTuple):
+    """What could be read of a picture.
+
+    Attributes:
+        image: uint8 `[height, width, 3]`, RGB, upright.
+        damage: what was wrong with the file, in words; None for a whole one.
+    """
+
+    image: np.ndarray
+    damage: str | None
 
 
-def decode(encoded: bytes) -> np.ndarray | None:
-    """Decodes a common, whole picture and turns it upright.
+def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a whole picture and turns it upright.
+
+    Of a JPEG passes what TensorFlow decodes, too, errors within its data included.
+    Alpha is laid over white, and the EXIF orientation honoured. Of several pages or
+    frames the first is taken.
 
     Args:
-        encoded: the bytes of a file.
+        encoded: the bytes of a file of one of `formats.PICTURES`; its name counts
+            for nothing.
+        max_pixels: what declares more is not decoded.
 
     Returns:
-        uint8 `[height, width, 3]`, RGB, as `preprocessing.decode` gives; None
-        where that has to be asked: for CMYK, palettes, 16 bits, colour keys,
-        animations, damage, sides out of bounds, and what is no JPEG or PNG.
+        uint8 `[height, width, 3]`, RGB.
+
+    Raises:
+        PictureError: if it is damaged, no picture, or out of bounds.
     """
+    image, damage = _decode(encoded, max_pixels)
+    if damage and not damage.startswith(_WARNINGS):
+        raise PictureError(f"damaged JPEG: {damage}")
+    return image
+
+
+def decode_damaged(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """As `decode`, but reads a truncated or damaged JPEG as far as it goes.
+
+    What is missing of it is grey.
+    """
+    image, damage = _decode(encoded, max_pixels)
+    if damage:
+        is_truncated = damage.startswith("Premature end")
+        damage = f"{TRUNCATED if is_truncated else 'damaged'}: {damage}"
+    return Decoded(image, damage)
+
+
+def _decode(encoded: bytes, max_pixels: int) -> tuple[np.ndarray, str | None]:
+    kind = formats.kind(encoded[: formats.HEAD_BYTES])
+    if kind not in formats.PICTURES:
+        raise formats.unknown(encoded)
+    damage = None
     try:
-        if encoded.startswith(JPEG_SIGNATURE):
-            image = _decode_jpeg(encoded)
-        elif encoded.startswith(PNG_SIGNATURE):
-            image = _decode_png(encoded)
+        if kind == formats.JPEG:
+            image, damage = _decode_jpeg(encoded, max_pixels)
+            exif = _exif_of_jpeg(encoded)
+        elif kind == formats.PNG:
+            image = _decode_png(encoded, max_pixels)
+            exif = _exif_of_png(encoded)
         else:
-            return None
-        if image is None:
-            return None
-        orientation = _orientation(encoded)
+            opened = formats.open_image(encoded, kind)
+            formats.check_size(opened.height, opened.width, max_pixels)
+            opened.load()
+            image = formats.pixels_of(opened)
+            # Pillow turns a TIFF itself, and pillow-heif a HEIC.
+            turned = kind in (formats.TIFF, formats.HEIC)
+            exif = b"" if turned else opened.info.get("exif", b"")
+    except PictureError:
+        raise
     # Pillow raises a dozen kinds on damage.
-    except Exception:
-        return None
-    return np.ascontiguousarray(_upright(image, orientation))
+    except Exception as error:
+        raise formats.damaged(kind, error) from error
+    image = _upright(image, _orientation(exif.removeprefix(b"Exif\0\0")))
+    return np.ascontiguousarray(image), damage
 
 
-def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-    if colours not in ("YCbCr", "RGB", "Gray") or not _fits(height, width):
-        return None
-    # Strict is the default: what libjpeg would only warn of is damage here.
-    return simplejpeg.decode_jpeg(encoded)
+def decode_and_resize(encoded: bytes, size: int) -> np.ndarray:
+    """Decodes a picture and brings it to a network's input size.
+
+    Returns:
+        uint8 `[size, size, 3]`, RGB.
+
+    Raises:
+        PictureError: see `decode`.
+    """
+    return resize(square(decode(encoded)), size)
 
 
-def _decode_png(encoded: bytes) -> np.ndarray | None:
+def _decode_jpeg(encoded: bytes, max_pixels: int) -> tuple[np.ndarray, str | None]:
+    """Pixels, and what libjpeg said about them: one of its warnings, or an error."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+    except (ValueError, KeyError) as error:
+        # TurboJPEG knows the usual kinds of subsampling alone, and gives simplejpeg -1
+        # for others; or the file ends before it says which.
+        if isinstance(error, ValueError) and "subsampling" not in str(error):
+            raise
+        if not any(marker == _START_OF_SCAN for marker, _ in _segments(encoded)):
+            raise PictureError("truncated JPEG: it ends before its pixels") from None
+        return _decode_jpeg_by_pillow(encoded, max_pixels), None
+    formats.check_size(height, width, max_pixels)
+    is_cmyk = colours not in ("YCbCr", "RGB", "Gray")
+    space = "CMYK" if is_cmyk else "RGB"
+    damage = None
+    try:
+        image = simplejpeg.decode_jpeg(encoded, space)
+    except ValueError as error:
+        damage = str(error)
+        # After an error, what was not reached stays as it is here.
+        image = np.full((height, width, 4 if is_cmyk else 3), _GREY, np.uint8)
+        try:
+            simplejpeg.decode_jpeg(encoded, space, buffer=image, strict=False)
+        except ValueError:
+            # It is as strict as ever about headers.
+            return _decode_jpeg_by_pillow(encoded, max_pixels), damage
+        if (image == _GREY).all():
+            raise
+    return (_inks_to_rgb(image, encoded) if is_cmyk else image), damage
+
+
+def _decode_jpeg_by_pillow(encoded: bytes, max_pixels: int) -> np.ndarray:
+    """The same libjpeg-turbo with fewer conditions, and no word on its warnings."""
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
+    formats.check_size(image.height, image.width, max_pixels)
+    return formats.pixels_of(image)
+
+
+def _inks_to_rgb(inks: np.ndarray, encoded: bytes) -> np.ndarray:
+    """As TensorFlow does. Adobe stores inks inverted, and all others like Adobe do."""
+    has_adobe_marker = any(
+        marker == 0xEE and segment.startswith(b"Adobe")
+        for marker, segment in _segments(encoded)
+    )
+    rgb = np.empty((*inks.shape[:2], 3), np.uint8)
+    for old, new in zip(inks, rgb, strict=True):
+        row = old.astype(np.uint16) if has_adobe_marker else np.uint16(255) - old
+        new[:] = row[:, :3] * row[:, 3:] // 255
+    return rgb
+
+
+def _decode_png(encoded: bytes, max_pixels: int) -> np.ndarray:
     # Loading alone passes over checksums of pixels.
     PngImagePlugin.PngImageFile(io.BytesIO(encoded)).verify()
     image = PngImagePlugin.PngImageFile(io.BytesIO(encoded))
-    is_common = (
-        encoded[24] == 8  # Bits.
-        and image.mode in ("RGB", "RGBA", "L", "LA")
-        and not image.is_animated
-    )
-    width, height = image.size
-    if not is_common or not _fits(height, width):
-        return None
+    formats.check_size(image.height, image.width, max_pixels)
     image.load()
+    bits, is_grey = encoded[24], encoded[25] == 0
     # Known for sure only now: the chunk may come late.
-    if "transparency" in image.info:
-        return None
-    if image.mode in ("RGB", "L"):
-        return np.asarray(image.convert("RGB"))
-    rgba = np.asarray(image.convert("RGBA")).astype(np.float32)
-    alpha = rgba[..., 3:] / np.float32(255)
-    over_white = rgba[..., :3] * alpha + np.float32(255) * (1 - alpha)
-    return np.rint(over_white).astype(np.uint8)
-
-
-def _fits(height: int, width: int) -> bool:
-    return min(height, width) >= MIN_SIDE and height * width <= MAX_PIXELS
+    colour_key = image.info.get("transparency")
+    if colour_key is not None and bits < 8 and is_grey:
+        # TensorFlow takes these as opaque.
+        del image.info["transparency"]
+    elif colour_key is not None and bits == 16:
+        if not is_grey:
+            raise PictureError("a colour key of 16 bits is not supported: save it anew")
+        levels = np.asarray(image)
+        alpha = np.where(levels == colour_key, 0, 255).astype(np.uint8)
+        grey = formats.grey((levels >> 8).astype(np.uint8))
+        return formats.over_white(np.dstack([grey, alpha]))
+    return formats.pixels_of(image)
 
 
 def square(image: np.ndarray) -> np.ndarray:
@@ -180,40 +280,74 @@ def resize_filter(old: int, new: int) -> Filter:
     return Filter(np.minimum(taps, old - 1), weights * (one / total))
 
 
-def _orientation(encoded: bytes) -> int:
-    """EXIF orientation 1..8, read as `preprocessing` does."""
-    is_jpeg = encoded.startswith(JPEG_SIGNATURE)
-    name = b"Exif\0\0" if is_jpeg else b"eXIf"
-    if encoded.find(name, 0, EXIF_WINDOW) < 0:
-        return 1
-    # The padding is that of `preprocessing`, and so are all fixed bounds.
-    window = (encoded[:EXIF_WINDOW] + b"\0" * 32)[:EXIF_WINDOW]
-    at = window.find(name)
-    tiff = window[at + len(name) :]
+def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers and contents of a JPEG's segments up to its pixels (ITU-T T.81, B.1)."""
+    at = 2
+    while at + 4 <= len(encoded) and encoded[at] == 0xFF:
+        marker = encoded[at + 1]
+        if marker == 0xFF:  # Padding.
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+        yield marker, encoded[at + 4 : end]
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+            return
+        at = end
+
+
+def _exif_of_jpeg(encoded: bytes) -> bytes:
+    """The TIFF structure of EXIF 2.32, 4.5.2; empty where there is none."""
+    name = b"Exif\0\0"
+    # Most training images have none, and this is fast.
+    if name not in encoded:
+        return b""
+    for marker, segment in _segments(encoded):
+        if marker == 0xE1 and segment.startswith(name):
+            return segment
+    return b""
+
+
+def _exif_of_png(encoded: bytes) -> bytes:
+    """The chunk eXIf, before the pixels or after them (PNG 3rd edition, 11.3.4.5)."""
+    if b"eXIf" not in encoded:
+        return b""
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(encoded):
+        size = int.from_bytes(encoded[at : at + 4], "big")
+        if encoded[at + 4 : at + 8] == b"eXIf":
+            return encoded[at + 8 : at + 8 + size]
+        at += size + 12
+    return b""
+
+
+def _orientation(tiff: bytes) -> int:
+    """EXIF orientation 1..8; 1 where there is none or it makes no sense."""
     order = "little" if tiff[:1] == b"I" else "big"
-    last = len(tiff) - 1
 
-    def uint16(position: int) -> int:
-        # Offsets come from the file and may be wild.
-        pair = tiff[min(position, last)], tiff[min(position + 1, last)]
-        return int.from_bytes(bytes(pair), order)
+    def number(position: int, size: int = 2) -> int:
+        # Offsets come from the file and may be wild: beyond it all is zero.
+        return int.from_bytes(
+            tiff[position : position + size].ljust(size, b"\0"), order
+        )
 
-    low, high = (4, 6) if order == "little" else (6, 4)
-    directory = uint16(low) if uint16(high) == 0 else last
-    for entry in range(min(uint16(directory), MAX_TIFF_ENTRIES)):
+    directory = number(4, 4)
+    for entry in range(min(number(directory), MAX_TIFF_ENTRIES)):
         place = directory + 2 + TIFF_ENTRY_BYTES * entry
-        if uint16(place) == ORIENTATION_TAG:
-            value = uint16(place + 8)
+        if number(place) == ORIENTATION_TAG:
+            # A SHORT stands at the beginning of its four bytes in either order.
+            value = number(place + 8, 4 if number(place + 2) == _LONG else 2)
             return value if 1 <= value <= 8 else 1
     return 1
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    # As in `preprocessing`: EXIF 2.32, 4.6.4 A.
+    # As in `preprocessing`: EXIF 2.32, 4.6.4 A. OpenCV's is fast on large pictures.
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
+        image = cv2.transpose(image)
+    if orientation in (3, 7):
+        return cv2.flip(image, -1)
+    if orientation in (2, 6):
+        return cv2.flip(image, 1)
+    if orientation in (4, 8):
+        return cv2.flip(image, 0)
     return image

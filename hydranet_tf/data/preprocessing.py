@@ -1,29 +1,31 @@
-"""From encoded bytes to pixels: the one path that every image takes.
+"""From encoded bytes to pixels in a TensorFlow graph.
 
 decode -> orient -> centre-crop to a square -> antialiased resize -> uint8 RGB.
 
-Written in TensorFlow operations, so that the same code runs in tf.data, eagerly and
-inside a served graph: the exported SavedModel calls `decode_and_resize`. Training,
-evaluation and the predictor get the same pixels, bit for bit, from `pixels`, and ask
-here about all but common files. Pixels are RGB 0..255 at every border; normalisation
-belongs to the network.
+The exported SavedModel calls `decode_and_resize`. All that runs in Python gets the same
+pixels, bit for bit, from `pixels`, which reads more formats. Pixels are RGB 0..255 at
+every border; normalisation belongs to the network.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from hydranet_tf.data.pixels import (
-    EXIF_WINDOW,
+from hydranet_tf.data.formats import (
     JPEG_SIGNATURE,
     MAX_PIXELS,
-    MAX_TIFF_ENTRIES,
     MIN_SIDE,
-    NO_PICTURE,
-    ORIENTATION_TAG,
     PNG_SIGNATURE,
+)
+from hydranet_tf.data.pixels import (
+    MAX_TIFF_ENTRIES,
+    ORIENTATION_TAG,
     TIFF_ENTRY_BYTES,
 )
+
+# EXIF stands in the first segments of a file, and a JPEG segment ends before
+# 64 KiB; what begins later than this the graph does not look for.
+EXIF_WINDOW = 68 * 1024
 
 
 def decode_and_resize(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -68,7 +70,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     is_png = tf.equal(tf.strings.substr(padded, 0, 8), PNG_SIGNATURE)
     known_format = _require(
         is_jpeg | is_png,
-        NO_PICTURE,
+        "expected the bytes of a JPEG or PNG image; got bytes that begin like neither, "
+        "of the length",
         tf.strings.length(encoded),
     )
     with tf.control_dependencies(known_format):

@@ -59,7 +59,7 @@ class Runtime:
 
         Args:
             images: uint8 `[n, size, size, 3]`, RGB 0..255, cut and resized as
-                `preprocessing.decode_and_resize` does; n may be 0.
+                `pixels.decode_and_resize` does; n may be 0.
 
         Returns:
             By the names of `task.outputs`, float32: `[n]` in the task's unit,

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from absl import logging
 from tqdm import tqdm
 
+from hydranet_tf.data import reading
 from hydranet_tf.exports import runtimes
-from hydranet_tf.photos import annotation, face_lines, face_rows, predictor, sharded
+from hydranet_tf.photos import annotation, face_lines, face_rows, sharded
 from hydranet_tf.photos.detection import DetectionError
 from hydranet_tf.photos.face_rows import FAILED, NO_FACE, OK, UNREADABLE
 from hydranet_tf.photos.predictor import Face, Found, PictureError, Predictor
@@ -193,7 +194,7 @@ class _Answering:
 def _draw(picture: _Picture, faces: Sequence[Face]) -> None:
     # Read once more, rather than kept: a batch of photographs would fill gigabytes.
     try:
-        image = predictor.read(picture.path)
+        image = reading.read(picture.path).image
     except PictureError as error:
         # A pipe, or a file that went away since: its answers are there all the same.
         logging.warning("%s is not drawn: %s", picture.file, error)

@@ -14,22 +14,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from hydranet_tf.data import pixels
+from hydranet_tf.data import pixels, reading
+from hydranet_tf.data.formats import PictureError as PictureError
+from hydranet_tf.data.reading import Picture
 from hydranet_tf.exports import runtimes
 from hydranet_tf.photos import crops, detection
 from hydranet_tf.tasks import TASKS, Task
-
-Picture = np.ndarray | bytes | str | os.PathLike
-
-
-class PictureError(ValueError):
-    """A picture that cannot be read; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +140,7 @@ class Predictor:
 
     def find(self, picture: Picture) -> Found:
         """Finds the faces of one picture and cuts them out."""
-        image = read(picture)
+        image = reading.read(picture).image
         size = self.runtime.image_size
         if self.detector is None:
             face = pixels.resize(pixels.square(image), size)
@@ -188,54 +182,6 @@ class Predictor:
                 f"{type(wrong[0]).__name__}"
             )
         return sorted(found, key=_area, reverse=True)
-
-
-def read(picture: Picture) -> np.ndarray:
-    """The upright pixels of a picture, uint8 `[height, width, 3]`, RGB.
-
-    Raises:
-        PictureError: if there are none.
-    """
-    if isinstance(picture, np.ndarray):
-        least = pixels.MIN_SIDE
-        shape = picture.shape
-        is_picture = picture.ndim == 3 and shape[2] == 3 and min(shape[:2]) >= least
-        if picture.dtype != np.uint8 or not is_picture:
-            raise PictureError(
-                "expected pixels as uint8 [height, width, 3], RGB 0..255, with sides "
-                f"of at least {least}; got {picture.dtype} {list(shape)}"
-            )
-        return picture
-    if not isinstance(picture, bytes):
-        try:
-            picture = Path(picture).read_bytes()
-        except (OSError, ValueError) as error:
-            # A ValueError is about a null byte in the name.
-            reason = getattr(error, "strerror", None) or error
-            raise PictureError(f"cannot be opened: {reason}") from error
-        except TypeError:
-            raise PictureError(
-                "expected a path, the bytes of an image file or an array; got "
-                f"{type(picture).__name__}"
-            ) from None
-    decoded = pixels.decode(picture)
-    return _decode_anything(picture) if decoded is None else decoded
-
-
-def _decode_anything(picture: bytes) -> np.ndarray:
-    if not picture.startswith((pixels.JPEG_SIGNATURE, pixels.PNG_SIGNATURE)):
-        raise PictureError(f"{pixels.NO_PICTURE} {len(picture)}")
-    # Imported for the few pictures that need it.
-    import tensorflow as tf
-
-    from hydranet_tf.data import preprocessing
-
-    try:
-        return preprocessing.decode(tf.constant(picture)).numpy()
-    except tf.errors.OpError as error:
-        # Without the names of the operations that TensorFlow puts around its words.
-        words = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:.*)?$", "", error.message)
-        raise PictureError(" ".join(words.split())) from error
 
 
 def _area(face: detection.Detection) -> float:

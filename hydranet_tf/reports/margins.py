@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.data import pixels, sources
 from hydranet_tf.exports import runtimes
 from hydranet_tf.reports import scores
 
@@ -47,9 +47,7 @@ def measure(
     ) as bar:
         for start in range(0, n, _BATCH):
             batch = rows[start : start + _BATCH]
-            faces = [
-                preprocessing.decode(examples.read(int(row))).numpy() for row in batch
-            ]
+            faces = [pixels.decode(examples.read(int(row))) for row in batch]
             for part, factor in zip(parts, FACTORS, strict=True):
                 images = np.stack(
                     [cut_anew(face, factor, runtime.image_size) for face in faces]
@@ -90,7 +88,7 @@ def cut_anew(image: np.ndarray, factor: float, size: int) -> np.ndarray:
     Returns:
         uint8 `[size, size, 3]`.
     """
-    face = np.asarray(preprocessing.square(image))
+    face = pixels.square(image)
     # In steps of a pixel on each side; a 200 pixel face misses no factor by
     # more than half a percent.
     change = round(abs(factor - 1) * len(face) / 2)
@@ -98,4 +96,4 @@ def cut_anew(image: np.ndarray, factor: float, size: int) -> np.ndarray:
         face = np.pad(face, [(change, change), (change, change), (0, 0)], mode="edge")
     elif change:
         face = face[change:-change, change:-change]
-    return preprocessing.resize(face, size).numpy()
+    return pixels.resize(face, size)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tensorboard.plugins import projector
 
-from hydranet_tf.data import preprocessing
+from hydranet_tf.data import pixels
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.model import feature_model
 from hydranet_tf.reports import report
@@ -132,7 +132,7 @@ def sheet(tiles: list[Image.Image]) -> Image.Image:
 def _image(faces: Faces, row: int, side: int) -> np.ndarray:
     if faces.images is not None:
         return faces.images[row]
-    return preprocessing.decode_and_resize(faces.examples.read(int(row)), side).numpy()
+    return pixels.decode_and_resize(faces.examples.read(int(row)), side)
 
 
 def _tile(image: np.ndarray) -> Image.Image:

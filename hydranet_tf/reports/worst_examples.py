@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from hydranet_tf.data import preprocessing, sources
+from hydranet_tf.data import pixels, sources
 from hydranet_tf.reports.findings import Findings
 from hydranet_tf.worst_answers import spoken, worst
 
@@ -61,10 +61,8 @@ def thumbnails(
     found = {}
     for number, name in enumerate(map(str, examples.ids)):
         if name in wanted:
-            pixels = preprocessing.decode_and_resize(
-                examples.read(number), THUMBNAIL_SIDE
-            )
+            image = pixels.decode_and_resize(examples.read(number), THUMBNAIL_SIDE)
             stream = io.BytesIO()
-            Image.fromarray(pixels.numpy()).save(stream, "JPEG", quality=85)
+            Image.fromarray(image).save(stream, "JPEG", quality=85)
             found[name] = stream.getvalue()
     return found

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from hydranet_tf.data import pipeline, preprocessing
+from hydranet_tf.data import pipeline, pixels
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.model import answer_model
 from hydranet_tf.runs import averaging
@@ -94,7 +94,7 @@ class WorstFaces(keras.callbacks.Callback):
         if self.faces.images is not None:
             return self.faces.images[row]
         encoded = self.faces.examples.read(int(row))
-        return preprocessing.decode_and_resize(encoded, self.faces.image_size).numpy()
+        return pixels.decode_and_resize(encoded, self.faces.image_size)
 
 
 def grid(
