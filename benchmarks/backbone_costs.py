@@ -38,7 +38,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     import numpy as np
 
-    from hydranet_tf.exports import latency, litert
+    from hydranet_tf.exporting import latency, litert
     from hydranet_tf.model import HydraNet, answer_model
 
     size = _SIZE.value

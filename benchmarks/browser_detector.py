@@ -6,7 +6,7 @@
 puts chips of the validation part into grey borders of four widths and has the page's
 own code (by node, after `npm ci` in web/) search them; LiteRT runs the detector here.
 It prints where that detector sees eyes and mouth,
-minus where the contract of hydranet_tf/photos/crops.py has them: the OFFSETS of
+minus where the contract of hydranet_tf/data/crops.py has them: the OFFSETS of
 web/src/detect.ts. Then how far the squares that the page cuts are from the chips, in
 percent of their side and in degrees.
 
@@ -28,10 +28,9 @@ from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 from tqdm import tqdm
 
-from hydranet_tf.data import pixels, sources
-from hydranet_tf.exports import runtimes
-from hydranet_tf.photos import crops
-from hydranet_tf.reports import scores
+from hydranet_tf.data import crops, decoding, sources
+from hydranet_tf.evaluation import scores
+from hydranet_tf.inference import runtimes
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train.py.")
@@ -112,7 +111,7 @@ def searched(examples, rows):
     detector, kept = Detector(), []
     parts = np.array_split(rows, -(-len(rows) // _AT_ONCE))
     for part in tqdm(parts, desc="searching", unit="batch", disable=None):
-        chips = [pixels.square(pixels.decode(examples.read(row))) for row in part]
+        chips = [decoding.square(decoding.decode(examples.read(row))) for row in part]
         borders = [
             round(border * len(chip))
             for chip, border in zip(chips, itertools.cycle(_BORDERS))
@@ -157,7 +156,7 @@ def with_model(path, examples, kept):
     """Scores of the chips as they are, and of what the page cuts."""
     runtime = runtimes.load(path)
     size = runtime.image_size
-    whole = [pixels.resize(chip, size) for _, chip, *_ in kept]
+    whole = [decoding.resize(chip, size) for _, chip, *_ in kept]
     cut = [crops.cut(picture, square, size) for *_, picture, square in kept]
     rows = [row for row, *_ in kept]
     results = {"faces": len(kept)}

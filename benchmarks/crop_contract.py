@@ -6,7 +6,7 @@
 runs the detector on chips of the validation part, each with a grey border
 so that it stands in a picture, and prints the medians of the landmarks and of the
 box as fractions of the chip's side. They are the contract in
-hydranet_tf/photos/crops.py. Then it tells how well each choice of points leads back
+hydranet_tf/data/crops.py. Then it tells how well each choice of points leads back
 from the bordered picture to the chip: the scatter of the found square against
 the true one, in percent of its side and in degrees.
 
@@ -24,9 +24,9 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from hydranet_tf.data import pixels, sources
-from hydranet_tf.photos import crops, detection, predictor
-from hydranet_tf.reports import scores
+from hydranet_tf.data import crops, decoding, detection, sources
+from hydranet_tf.evaluation import scores
+from hydranet_tf.inference import predictor
 
 _DATA = flags.DEFINE_string("data", None, "As in train.py.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train.py.")
@@ -44,7 +44,7 @@ _CHOICES = {
 
 
 def decoded(examples, row):
-    return pixels.square(pixels.decode(examples.read(row)))
+    return decoding.square(decoding.decode(examples.read(row)))
 
 
 def bordered(chip):

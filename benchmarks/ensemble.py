@@ -24,8 +24,8 @@ _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
 def main(argv):
     import numpy as np
 
-    from hydranet_tf.files import answers, tables
-    from hydranet_tf.reports import scores
+    from hydranet_tf.evaluation import scores
+    from hydranet_tf.io import predictions, tables
     from hydranet_tf.tasks import TASKS
 
     if len(argv) < 3:
@@ -34,7 +34,7 @@ def main(argv):
     try:
         rows = [cells for _, cells in tables.read_table(argv[1], ["id", *names])]
         ids = [cells["id"] for cells in rows]
-        files = {path: answers.read(path, ids) for path in argv[1:]}
+        files = {path: predictions.read(path, ids) for path in argv[1:]}
     except tables.SourceError as error:
         raise app.UsageError(str(error)) from error
     for path, answered in files.items():

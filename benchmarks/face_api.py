@@ -77,7 +77,7 @@ def untrained(size: int) -> bytes:
     """The content of an int8 file."""
     import numpy as np
 
-    from hydranet_tf.exports import litert
+    from hydranet_tf.exporting import litert
     from hydranet_tf.model import HydraNet, answer_model
 
     rng = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def untrained(size: int) -> bytes:
 
 def litert_run(content: bytes):
     """Its side, and what answers for `[1, side, side, 3]` with one thread."""
-    from hydranet_tf.exports import latency
+    from hydranet_tf.exporting import latency
 
     answer = latency.signature(content)
     image = answer.get_input_details()["images"]
@@ -128,7 +128,7 @@ def scored(peer) -> dict:
     import numpy as np
 
     from hydranet_tf.data import pipeline, sources
-    from hydranet_tf.exports import runtimes
+    from hydranet_tf.inference import runtimes
     from hydranet_tf.tasks import TASKS
 
     examples = sources.open_source(

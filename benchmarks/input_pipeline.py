@@ -53,7 +53,7 @@ def seconds_per_step(model, batches, steps: int) -> float:
 def measure(settings: config.TrainingConfig) -> dict:
     """Returns the seconds of every round and the ratio of their medians."""
     from hydranet_tf.data import pipeline, sources
-    from hydranet_tf.runs import training
+    from hydranet_tf.training import train
 
     examples = sources.open_source(
         settings.data,
@@ -61,8 +61,8 @@ def measure(settings: config.TrainingConfig) -> dict:
         split_lists=settings.split_lists or None,
     )
     faces = pipeline.load_faces(examples, settings.image_size, settings.cache)
-    model = training.build_model(settings, faces)
-    training.compile_model(model, settings, steps_per_epoch=1)
+    model = train.build_model(settings, faces)
+    train.compile_model(model, settings, steps_per_epoch=1)
     fed = pipeline.training_batches(faces, settings.batch_size, seed=0)
     # Not only the first batch kept in memory, but its tensors as they are.
     still = fed.take(1).cache().repeat()

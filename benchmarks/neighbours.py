@@ -45,10 +45,10 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     from hydranet_tf.data import pipeline, sources
+    from hydranet_tf.inference import loading
     from hydranet_tf.model import answer_model, feature_model
-    from hydranet_tf.runs import networks
 
-    model = networks.load(Path(_MODEL.value).expanduser())
+    model = loading.load(Path(_MODEL.value).expanduser())
     if not model:
         raise app.UsageError(f"--model={_MODEL.value} is no workdir and no preset")
     answers, features = answer_model(model), feature_model(model)
@@ -85,7 +85,7 @@ def main(argv):
 
 
 def present(features, labels):
-    from hydranet_tf.reports import scores
+    from hydranet_tf.evaluation import scores
 
     kept = scores.present(labels)
     return features[kept], labels[kept]
@@ -134,7 +134,7 @@ def searched(task, kind, grid, features, labels):
 
 
 def scored(task, labels, answers):
-    from hydranet_tf.reports import scores
+    from hydranet_tf.evaluation import scores
 
     name = "mae" if task.is_regression else "accuracy"
     found = scores.score(task, labels, answers)[name]

@@ -51,7 +51,7 @@ IMPORT = "import deepface"
 def write_models(folder: Path):
     """Exports a network; returns it and its two files by the name of their way."""
     from hydranet_tf import losses
-    from hydranet_tf.exports import litert, saved_model
+    from hydranet_tf.exporting import litert, saved_model
     from hydranet_tf.model import HydraNet, answer_model
     from hydranet_tf.tasks import TASKS
 

@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: the recipe against itself with one part changed.
 
-    python convert_weights.py --backbone=dlib_resnet29 --source=faces \
+    python tools/convert_weights.py --backbone=dlib_resnet29 --source=faces \
         --output=weights/dlib_resnet29.npz
     python benchmarks/recipes.py --data=UTKFace --split_lists=datasets/utkface/splits \
         --weights=weights/dlib_resnet29.npz --workdir=runs/recipes \

@@ -45,7 +45,7 @@ def make(folder: Path):
     import torch
     import torch_peer
 
-    from hydranet_tf.exports import litert
+    from hydranet_tf.exporting import litert
     from hydranet_tf.model import HydraNet, answer_model
 
     torch.manual_seed(0)
@@ -80,7 +80,7 @@ def runners(network, files, image, threads: int):
     import openvino
     import torch
 
-    from hydranet_tf.exports import latency
+    from hydranet_tf.exporting import latency
     from hydranet_tf.tasks import TASKS
 
     nchw = np.ascontiguousarray(image[np.newaxis].transpose(0, 3, 1, 2), np.float32)

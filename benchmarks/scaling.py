@@ -69,7 +69,7 @@ def read_all(folder: str, count: int, size: int, batch_size: int) -> dict:
 
 
 def train(settings: config.TrainingConfig) -> dict:
-    from hydranet_tf.runs import training  # noqa: F401
+    from hydranet_tf.training import train  # noqa: F401
 
     data = steps.batch(settings.batch_size, settings.image_size)
     found = memory.of_steps(lambda: steps.ours(settings, data))
@@ -80,7 +80,7 @@ def answer(settings: config.TrainingConfig) -> dict:
     """Seconds an image, by the number of images in a batch."""
     import numpy as np
 
-    from hydranet_tf.exports import latency, litert
+    from hydranet_tf.exporting import latency, litert
     from hydranet_tf.model import HydraNet, answer_model
 
     size = settings.image_size

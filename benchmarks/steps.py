@@ -27,7 +27,7 @@ def ours(settings, data, tasks: Sequence[Task] = TASKS) -> Callable[[], object]:
     """A step of HydraNet on `data` of `batch`, with the settings of a run."""
     from hydranet_tf import losses
     from hydranet_tf.model import HydraNet
-    from hydranet_tf.runs import training
+    from hydranet_tf.training import train
 
     images, labels = data
     labels = {task.name: labels[task.name] for task in tasks}
@@ -42,7 +42,7 @@ def ours(settings, data, tasks: Sequence[Task] = TASKS) -> Callable[[], object]:
             [_CONSTANT_LOSSES[task.name] for task in tasks],
         ),
     )
-    training.compile_model(model, settings, steps_per_epoch=1)
+    train.compile_model(model, settings, steps_per_epoch=1)
     return lambda: model.train_on_batch(images, labels)
 
 

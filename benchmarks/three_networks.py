@@ -33,7 +33,7 @@ _GOAL = 0.36
 
 def write(folder: Path) -> dict[str, list[str]]:
     """The files of both ways."""
-    from hydranet_tf.exports import litert
+    from hydranet_tf.exporting import litert
     from hydranet_tf.model import HydraNet, answer_model
     from hydranet_tf.tasks import TASKS
 
@@ -53,7 +53,7 @@ def runner(paths: list[str], size: int):
     """What lets every file answer once; returns the answers by name."""
     import numpy as np
 
-    from hydranet_tf.exports import latency
+    from hydranet_tf.exporting import latency
 
     signatures = [latency.signature(Path(path)) for path in paths]
     image = np.full((1, size, size, 3), 128, np.float32)
@@ -71,7 +71,7 @@ def answer_bytes(paths: list[str], size: int) -> int:
     """Memory of the first answers above that of the imports, in this process."""
     import ai_edge_litert.interpreter  # noqa: F401
 
-    from hydranet_tf.exports import latency  # noqa: F401
+    from hydranet_tf.exporting import latency  # noqa: F401
 
     imported = memory.peak_bytes()
     runner(paths, size)()

@@ -42,7 +42,7 @@ def measure(settings: config.TrainingConfig) -> dict:
     """Takes the steps in this process."""
     import keras
 
-    from hydranet_tf.runs import training  # noqa: F401
+    from hydranet_tf.training import train  # noqa: F401
 
     keras.mixed_precision.set_dtype_policy(settings.precision)
     data = steps.batch(settings.batch_size, settings.image_size)

@@ -94,7 +94,7 @@ def described(examples) -> np.ndarray:
     """Descriptors of faces that are cut as UTKFace's are, float32 `[n, 128]`."""
     import dlib
 
-    from hydranet_tf.data import preprocessing
+    from hydranet_tf.data import graph_decoding
 
     # The package that carries the file needs an old setuptools to be imported.
     package = Path(importlib.util.find_spec("face_recognition_models").origin).parent
@@ -103,7 +103,7 @@ def described(examples) -> np.ndarray:
     for start in tqdm(range(0, len(examples), _BATCH), unit="batch", disable=None):
         rows = range(start, min(start + _BATCH, len(examples)))
         faces = [
-            preprocessing.decode_and_resize(examples.read(i), _SIDE).numpy()
+            graph_decoding.decode_and_resize(examples.read(i), _SIDE).numpy()
             for i in rows
         ]
         found += network.compute_face_descriptor(faces)

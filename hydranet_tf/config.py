@@ -78,7 +78,7 @@ class TrainingConfig:
     backbone: str = _setting("resnet34", "The network.", tuple(BACKBONES))
     backbone_weights: str = _setting(
         "",
-        "Where the backbone starts: an .npz file of convert_weights.py, or "
+        "Where the backbone starts: an .npz file of tools/convert_weights.py, or "
         "'imagenet' (for dlib_resnet29 'faces') to fetch what is published; empty for "
         "random weights.",
     )

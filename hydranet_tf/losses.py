@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from hydranet_tf import distributions, mixup
-from hydranet_tf.devices import replicas
+from hydranet_tf import distributions, mixup, replicas
 from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
 
 # exp(-s) stays between 1/1100 and 1100: a loss that a network drives to zero

@@ -10,10 +10,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from hydranet_tf import backbones, distributions, losses, presets
+from hydranet_tf import backbones, distributions, losses, presets, replicas
 from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.capture import Capture
-from hydranet_tf.devices import replicas
 from hydranet_tf.mixup import Mixup
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 

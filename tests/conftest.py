@@ -81,6 +81,6 @@ def utkface_dir() -> Path:
 @pytest.fixture
 def undrawn(monkeypatch):
     """For tests of reports that look at no picture: drawing takes most of the time."""
-    from hydranet_tf.reports import evaluation
+    from hydranet_tf.evaluation import evaluate
 
-    monkeypatch.setattr(evaluation, "_draw", lambda found, folder: {})
+    monkeypatch.setattr(evaluate, "_draw", lambda found, folder: {})

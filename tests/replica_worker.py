@@ -3,7 +3,7 @@
     python replica_worker.py OUTPUT.npz STRATEGY CPU_DEVICES CASE...
 
 A process of its own, because devices, workers and backend are chosen once in a
-process. tests/test_strategies.py starts it and compares the outputs.
+process. tests/integration/test_strategies.py starts it and compares the outputs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from tensorboard.backend.event_processing import event_accumulator
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.sources import Examples
-from hydranet_tf.devices import multi_worker, strategies
-from hydranet_tf.runs import averaging, training, worst_faces
 from hydranet_tf.tasks import MISSING
+from hydranet_tf.training import averaging, multi_worker, strategies, train, worst_faces
 
 BATCH, STEPS, SIDE = 8, 3, 32
 COMMON = dict(
@@ -88,13 +87,13 @@ def fill(model) -> None:
             variable.assign(rng.normal(0, np.prod(inward) ** -0.5, variable.shape))
 
 
-def train(config, devices) -> dict[str, np.ndarray]:
+def weights_after_training(config, devices) -> dict[str, np.ndarray]:
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_dtype_policy(config.precision)
     training_part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
     with devices.scope():
-        model = training.build_model(config, training_part)
-        training.compile_model(model, config, STEPS)
+        model = train.build_model(config, training_part)
+        train.compile_model(model, config, STEPS)
     fill(model)
     begun = values(model)
     record = Record()
@@ -129,8 +128,8 @@ def worst_answers(strategy, devices, workdir) -> dict[str, np.ndarray]:
     config = TrainingConfig(**settings, strategy=strategy)
     part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
     with devices.scope():
-        model = training.build_model(config, part)
-        training.compile_model(model, config, STEPS)
+        model = train.build_model(config, part)
+        train.compile_model(model, config, STEPS)
     fill(model)
     record = Record()
     model.fit(
@@ -195,7 +194,7 @@ def main(output, strategy, cpu_devices, *cases):
                 results = worst_answers(strategy, devices, folder)
             else:
                 config = TrainingConfig(**COMMON, **CASES[case], strategy=strategy)
-                results = train(config, devices)
+                results = weights_after_training(config, devices)
             found |= {f"{case}/{name}": value for name, value in results.items()}
         if devices.workers is None or devices.workers.is_chief:
             np.savez(output, **found)

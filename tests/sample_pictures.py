@@ -9,7 +9,7 @@ import skimage
 import tensorflow as tf
 from PIL import Image
 
-from hydranet_tf.exports import runtimes
+from hydranet_tf.inference import runtimes
 from hydranet_tf.tasks import TASKS
 
 SIZE = 24
@@ -79,7 +79,7 @@ def small_graph_runtime() -> runtimes.Runtime:
 
 def everywhere(image):
     """A detector that sees two faces in any picture: its halves."""
-    from hydranet_tf.photos.detection import Detection
+    from hydranet_tf.data.detection import Detection
 
     height, width = image.shape[:2]
     return [

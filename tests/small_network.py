@@ -11,10 +11,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from hydranet_tf import losses
+from hydranet_tf import checkpoints, losses
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.model import HydraNet
-from hydranet_tf.runs import checkpoints
 from hydranet_tf.tasks import TASKS, to_json
 
 SIZE = 40

@@ -14,9 +14,9 @@ from released import LITERT
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
 
-from hydranet_tf.exports import litert, saved_model
+from hydranet_tf.data import crops, detection
+from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.model import answer_model
-from hydranet_tf.photos import crops, detection
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 WEB = Path(__file__).resolve().parents[1] / "web"

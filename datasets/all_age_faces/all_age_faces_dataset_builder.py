@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from hydranet_tf import tasks  # noqa: E402
 from hydranet_tf.data import file_names, sources  # noqa: E402
-from hydranet_tf.files.tables import SourceError, listing  # noqa: E402
+from hydranet_tf.io.tables import SourceError, listing  # noqa: E402
 
 # As the authors describe it, as some copies spell it, and as people name it.
 _IMAGE_FOLDERS = ("aligned faces", "aglined faces", "faces")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from hydranet_tf.data import file_names, sources
-from hydranet_tf.files.tables import SourceError
+from hydranet_tf.io.tables import SourceError
 
 DUMMY = Path(__file__).parent / "dummy_data"
 BUILDER = all_age_faces_dataset_builder.Builder

@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from hydranet_tf import tasks
 from hydranet_tf.data import file_names, sources  # noqa: E402
-from hydranet_tf.files.tables import SourceError, listing  # noqa: E402
+from hydranet_tf.io.tables import SourceError, listing  # noqa: E402
 
 _IMAGE_FOLDER = "UTKFace"
 _WHOLE_ARCHIVE = "UTKFace.tar.gz"

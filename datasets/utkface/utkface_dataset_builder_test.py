@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 import utkface_dataset_builder
 
 from hydranet_tf.data import sources
-from hydranet_tf.files.tables import SourceError
+from hydranet_tf.io.tables import SourceError
 
 DUMMY = Path(__file__).parent / "dummy_data"
 EXCLUDED = "26_0_0_20170113000000002.jpg.chip.jpg"

@@ -23,15 +23,15 @@ from hydranet_tf import backbones
 from hydranet_tf.backbones import (
     applications,
     dlib_files,
+    downloads,
     efficientnet_lite,
     onnx_files,
-    published,
     resnet,
     sface,
     torch_files,
 )
-from hydranet_tf.backbones.published import WeightsError
-from hydranet_tf.files import array_file
+from hydranet_tf.backbones.downloads import WeightsError
+from hydranet_tf.io import array_file
 
 _TORCH_NAMES = {
     "resnet18": resnet.torch_name,
@@ -81,7 +81,7 @@ def convert(backbone: str, source: str | Path) -> Weights:
             `.safetensors`, with or without classifier. For the others a `.h5`
             file of Keras Applications without classifier (`notop`). For
             dlib_resnet29 dlib's `.dat`, for sface OpenCV's `.onnx`. Or
-            `published.IMAGENET` or `published.FACES`, to fetch what is published.
+            `downloads.IMAGENET` or `downloads.FACES`, to fetch what is published.
 
     Raises:
         WeightsError: if there are none for this backbone, or the file cannot
@@ -92,9 +92,9 @@ def convert(backbone: str, source: str | Path) -> Weights:
             f"there are no pretrained weights to convert for {backbone!r}; there are "
             f"for {', '.join(BACKBONES)}"
         )
-    if source in published.PRESETS:
-        published.require(backbone, source)
-        source = published.file(backbone)
+    if source in downloads.PRESETS:
+        downloads.require(backbone, source)
+        source = downloads.file(backbone)
     if backbone in applications.NAMES:
         arrays = _from_keras(backbone, str(source))
     elif backbone == _DLIB:
@@ -105,7 +105,7 @@ def convert(backbone: str, source: str | Path) -> Weights:
         arrays = _from_torch(backbone, Path(source))
     _require_fit(arrays, _places(backbone, None), f"{source} is not of {backbone}")
     about = {"backbone": backbone, "source": Path(source).name}
-    if source != published.IMAGENET:
+    if source != downloads.IMAGENET:
         about["source_sha256"] = array_file.sha256(Path(source))
     return Weights(arrays, about)
 
@@ -136,7 +136,7 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
     """Reads a converted file and checks that it fits.
 
     Args:
-        source: the file, or one of `published.PRESETS` for what `fetch` gives.
+        source: the file, or one of `downloads.PRESETS` for what `fetch` gives.
         backbone: of `backbones.BACKBONES`.
         width: of its first stage; None for its own.
 
@@ -144,11 +144,11 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
         WeightsError: if there is no such file, if it is damaged or not a
             converted one, or of another network: naming what differs.
     """
-    path = fetch(backbone, source) if source in published.PRESETS else Path(source)
+    path = fetch(backbone, source) if source in downloads.PRESETS else Path(source)
     if path.suffix != ".npz":
         raise WeightsError(
             f"{path} is not a converted file (.npz). Convert it once: python "
-            f"convert_weights.py --backbone={backbone} --source={path} "
+            f"tools/convert_weights.py --backbone={backbone} --source={path} "
             f"--output={path.with_suffix('.npz').name}"
         )
     try:
@@ -161,7 +161,7 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
     # A damaged archive raises whatever its first wrong byte leads to.
     except Exception as error:
         raise WeightsError(
-            f"{path} is damaged or was not written by convert_weights.py "
+            f"{path} is damaged or was not written by tools/convert_weights.py "
             f"({type(error).__name__}: {error}). Convert the weights anew"
         ) from error
     if found != backbone:
@@ -196,15 +196,15 @@ def assign(weights: Weights, variables: Iterable[keras.Variable]) -> None:
         known[path].assign(array)
 
 
-def fetch(backbone: str, preset: str = published.IMAGENET) -> Path:
+def fetch(backbone: str, preset: str = downloads.IMAGENET) -> Path:
     """The converted published weights of a backbone, fetched where needed.
 
-    They are kept in `published.home()`, so that the network is needed once.
+    They are kept in `downloads.home()`, so that the network is needed once.
 
     Raises:
         WeightsError: if there are none, or they cannot be fetched.
     """
-    path = published.home() / f"{backbone}_{preset}.npz"
+    path = downloads.home() / f"{backbone}_{preset}.npz"
     if not path.exists():
         save(convert(backbone, preset), path)
     return path
@@ -347,15 +347,15 @@ def _turned(array: np.ndarray, is_depthwise: bool) -> np.ndarray:
 
 
 def _from_keras(backbone: str, source: str) -> dict[str, np.ndarray]:
-    if source != published.IMAGENET and not Path(source).is_file():
+    if source != downloads.IMAGENET and not Path(source).is_file():
         raise WeightsError(f"there is no file {source}")
     try:
         arrays = applications.pretrained_arrays(backbone, source)
     # h5py, Keras and its download raise errors of many kinds.
     except Exception as error:
-        if source == published.IMAGENET:
+        if source == downloads.IMAGENET:
             where = "Keras Applications"
-            hint = published.without_network(backbone, where, error)
+            hint = downloads.without_network(backbone, where, error)
             raise WeightsError(hint) from error
         raise WeightsError(
             f"{source} is not of {backbone} as Keras Applications publishes it "

@@ -46,14 +46,14 @@ def main(arguments: list[str]) -> None:
     # TFDS and TensorFlow report every file they open.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.reports import evaluation
+    from hydranet_tf.evaluation import evaluate
 
     given = flags.FLAGS
     options = {name: given[name].value for name in OPTIONS}
     try:
-        found = evaluation.evaluate_sources(
+        found = evaluate.evaluate_sources(
             given.model, given.data, given.split, given.output, **options
         )
-    except evaluation.ERRORS as error:
+    except evaluate.ERRORS as error:
         raise running.CommandError(error) from error
-    print(evaluation.summaries(found, given.output))
+    print(evaluate.summaries(found, given.output))

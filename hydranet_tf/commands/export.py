@@ -42,16 +42,16 @@ def main(arguments: list[str]) -> None:
     # TensorFlow logs every function and variable that it saves.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.exports import exporting
+    from hydranet_tf.exporting import export
 
     request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
     others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _REPORT)
     try:
-        done = exporting.export_run(
-            *(_WORKDIR.value, _OUTPUT.value, exporting.Request(*request)),
+        done = export.export_run(
+            *(_WORKDIR.value, _OUTPUT.value, export.Request(*request)),
             **{flag.name: flag.value for flag in others},
         )
-    except exporting.ERRORS as error:
+    except export.ERRORS as error:
         raise running.CommandError(error) from error
     if done.calibration:
         print(done.calibration.summary())

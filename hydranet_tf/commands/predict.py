@@ -43,10 +43,10 @@ def main(paths: list[str]) -> int:
     """Answers for the faces of the pictures that some paths name."""
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.photos import photographs
+    from hydranet_tf.photos import predict
 
     try:
-        summary = photographs.predict(
+        summary = predict.predict(
             paths,
             _MODEL.value,
             _OUTPUT.value,
@@ -55,7 +55,7 @@ def main(paths: list[str]) -> int:
             batch_size=_BATCH_SIZE.value,
             runner=_RUNNER.value,
         )
-    except photographs.ERRORS as error:
+    except predict.ERRORS as error:
         raise running.CommandError(error) from error
     print(summary)
     return summary.exit_code

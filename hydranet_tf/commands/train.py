@@ -37,12 +37,12 @@ def main(arguments: list[str]) -> int:
     # TFDS and TensorFlow report every file they open.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.runs import preemption, training
+    from hydranet_tf.training import preemption, train
 
     try:
         settings = config.from_flags(flags.FLAGS)
-        training.train(settings, _WORKDIR.value)
-    except training.ERRORS as error:
+        train.train(settings, _WORKDIR.value)
+    except train.ERRORS as error:
         raise running.CommandError(error) from error
     except preemption.Preempted as error:
         print(error, file=sys.stderr)

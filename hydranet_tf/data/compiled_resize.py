@@ -1,4 +1,4 @@
-"""`pixels.resize` compiled for this processor, for data sets.
+"""`decoding.resize` compiled for this processor, for data sets.
 
 The same numbers, bit for bit, in a fifth of the time, and in one go outside Python's
 global lock, so that threads resize side by side. A module of its own, because to import
@@ -12,7 +12,7 @@ import functools
 import numba
 import numpy as np
 
-from hydranet_tf.data import pixels
+from hydranet_tf.data import decoding
 
 # Unsigned, because Numba has an index that may be negative looked at each time, and
 # LLVM then finds no neighbours among them.
@@ -20,7 +20,7 @@ _0, _1, _2, _3, _4 = map(np.uint64, range(5))
 
 
 def resize(image: np.ndarray, into: np.ndarray) -> None:
-    """Does what `pixels.resize` does.
+    """Does what `decoding.resize` does.
 
     Args:
         image: uint8 `[h, w, 3]`.
@@ -31,7 +31,7 @@ def resize(image: np.ndarray, into: np.ndarray) -> None:
     _resize(
         # A picture that was cut has gaps between its rows; others are not copied.
         np.ascontiguousarray(image).reshape(height, -1),
-        *pixels.resize_filter(height, size),
+        *decoding.resize_filter(height, size),
         *_column_filter(width, size),
         into,
     )
@@ -39,11 +39,11 @@ def resize(image: np.ndarray, into: np.ndarray) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _column_filter(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
-    """First taps `[new]` and weights `[new, taps]` of `pixels.resize_filter`.
+    """First taps `[new]` and weights `[new, taps]` of `decoding.resize_filter`.
 
     The taps follow one another; those that lie outside the picture have no weight.
     """
-    taps, weights = pixels.resize_filter(old, new)
+    taps, weights = decoding.resize_filter(old, new)
     return taps[0].copy(), np.ascontiguousarray(weights.T)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from hydranet_tf.data.file_names import Labels, Skipped
-from hydranet_tf.files.tables import SourceError
+from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING, TASKS
 
 # Windows would turn line ends into others.

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from hydranet_tf.files.tables import SourceError, listing, raise_problems, read_table
+from hydranet_tf.io.tables import SourceError, listing, raise_problems, read_table
 from hydranet_tf.tasks import TASKS, LabelError
 
 SPLITS = ("train", "validation", "test")

@@ -25,9 +25,9 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import formats, pixels, strata
+from hydranet_tf.data import decoding, formats, strata
 from hydranet_tf.data.sources import Examples, Skipped
-from hydranet_tf.files import atomic
+from hydranet_tf.io import atomic
 from hydranet_tf.tasks import MISSING
 
 NO_CACHE = "none"
@@ -341,8 +341,8 @@ def _reader(examples: Examples) -> Callable[[np.ndarray, int], None]:
     from hydranet_tf.data import compiled_resize
 
     def read_into(image: np.ndarray, number: int) -> None:
-        found = pixels.decode(examples.read(int(number)))
-        compiled_resize.resize(pixels.square(found), image)
+        found = decoding.decode(examples.read(int(number)))
+        compiled_resize.resize(decoding.square(found), image)
 
     return read_into
 

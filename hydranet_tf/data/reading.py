@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from hydranet_tf.data import formats, pixels
+from hydranet_tf.data import decoding, formats
+from hydranet_tf.data.decoding import Decoded
 from hydranet_tf.data.formats import PictureError
-from hydranet_tf.data.pixels import Decoded
 
 Picture = (
     str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | np.ndarray
@@ -53,7 +53,7 @@ def read(picture: Picture) -> Decoded:
         return Decoded(_from_array(picture), None)
     if isinstance(picture, Image.Image):
         return Decoded(_from_pillow(picture), None)
-    return pixels.decode_damaged(_encoded(picture), MAX_PIXELS)
+    return decoding.decode_damaged(_encoded(picture), MAX_PIXELS)
 
 
 def refuse_url(path: str) -> None:

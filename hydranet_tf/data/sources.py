@@ -29,7 +29,7 @@ from hydranet_tf.data.file_names import (
     read_corrections,
     read_split_lists,
 )
-from hydranet_tf.files.tables import SourceError, listing, raise_problems, read_table
+from hydranet_tf.io.tables import SourceError, listing, raise_problems, read_table
 from hydranet_tf.tasks import MISSING, TASKS, LabelError
 
 ALL = "all"

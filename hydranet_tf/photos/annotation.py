@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hydranet_tf.photos.predictor import Face
+from hydranet_tf.inference.predictor import Face
 
 _BOX, _INK, _PAPER = "#E69F00", "#FFFFFF", "#000000"
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}

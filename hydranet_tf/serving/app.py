@@ -27,10 +27,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from hydranet_tf import __version__
-from hydranet_tf.exports.runtimes import Runtime
-from hydranet_tf.photos import face_rows, photographs
-from hydranet_tf.photos.detection import DetectionError
-from hydranet_tf.photos.predictor import Face, Found, PictureError, Predictor
+from hydranet_tf.data.detection import DetectionError
+from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
+from hydranet_tf.inference.runtimes import Runtime
+from hydranet_tf.photos import predict, rows
 from hydranet_tf.serving import pictures, predict_api
 from hydranet_tf.serving.batching import Batcher
 from hydranet_tf.serving.limits import BodyLimits, Slots
@@ -100,9 +100,9 @@ class Service:
         try:
             return await loop.run_in_executor(self._threads, predictor.find, encoded)
         except PictureError as error:
-            return f"{face_rows.UNREADABLE}: {error}"
+            return f"{rows.UNREADABLE}: {error}"
         except DetectionError as error:
-            return f"{face_rows.FAILED}: {error}"
+            return f"{rows.FAILED}: {error}"
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
@@ -187,7 +187,7 @@ def create(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
                 *(_rows(service, finder, picture) for picture in found)
             )
         statuses = [row["status"] for of_picture in rows for row in of_picture]
-        if all(one.startswith(face_rows.UNREADABLE) for one in statuses):
+        if all(one.startswith(rows.UNREADABLE) for one in statuses):
             raise HTTPException(422, "; ".join(dict.fromkeys(statuses)))
         flat = [row for of_picture in rows for row in of_picture]
         if JSON_LINES in request.headers.get("accept", ""):
@@ -239,7 +239,7 @@ async def _rows(
     found = await service.find(finder, picture.encoded)
     faces: list[Face] | str
     faces = found if isinstance(found, str) else await service.score(found)
-    return photographs.rows_of(picture.name, faces)
+    return predict.rows_of(picture.name, faces)
 
 
 async def _columns(
@@ -269,7 +269,7 @@ def _check_name(name: str, known: str) -> None:
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
-    row = {"type": "object", "properties": {name: {} for name in face_rows.COLUMNS}}
+    row = {"type": "object", "properties": {name: {} for name in rows.COLUMNS}}
     rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}
     return {
         200: {

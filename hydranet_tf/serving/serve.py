@@ -11,8 +11,8 @@ from collections.abc import Callable
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from hydranet_tf.exports import runtimes
-from hydranet_tf.photos.predictor import Predictor
+from hydranet_tf.inference import runtimes
+from hydranet_tf.inference.predictor import Predictor
 from hydranet_tf.serving import app as service
 
 # More would each hold a model for little gain.

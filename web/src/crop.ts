@@ -1,6 +1,6 @@
 /**
- * Cuts a face out of a picture as hydranet_tf/photos/crops.py does, and brings it to the
- * network's size as hydranet_tf/data/preprocessing.py does.
+ * Cuts a face out of a picture as hydranet_tf/data/crops.py does, and brings it to the
+ * network's size as hydranet_tf/data/graph_decoding.py does.
  */
 
 /** Rows of pixels, three levels 0..255 each: red, green, blue. */

@@ -1,5 +1,5 @@
 // Drives the built page in Chromium and writes down what it saw, for
-// tests/test_web.py: node browser.mjs CHROMIUM INPUTS OUTPUTS
+// tests/integration/test_web.py: node browser.mjs CHROMIUM INPUTS OUTPUTS
 // INPUTS holds models, of which released.tflite is the one of presets/, pictures and
 // camera.mjpeg; OUTPUTS receives report.json and
 // a screenshot of each main state.

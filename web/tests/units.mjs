@@ -1,4 +1,4 @@
-// Answers questions about single functions of src/, for tests/test_web.py and
+// Answers questions about single functions of src/, for tests/integration/test_web.py and
 // benchmarks/browser_detector.py. Levels and floats travel in Base64.
 // In: one JSON object on standard input. Out: one JSON object on standard output.
 import { webcrypto } from "node:crypto";

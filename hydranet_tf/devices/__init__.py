@@ -1,1 +1,0 @@
-"""Many devices and machines that train one network."""

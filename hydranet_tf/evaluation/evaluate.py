@@ -1,0 +1,409 @@
+"""From a model and a split to a report.
+
+`evaluate_model` does all of it for a path; `findings.find` and `write` are its
+two halves for answers that are already in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from hydranet_tf import checkpoints
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.evaluation import (
+    crop_plot,
+    crop_sensitivity,
+    decade_plot,
+    plots,
+    projector_files,
+    provenance,
+    report,
+    report_html,
+    report_text,
+    scores,
+    subgroups,
+    subsets,
+    temperatures,
+    worst_examples,
+)
+from hydranet_tf.evaluation.findings import (
+    EvaluationError,
+    Findings,
+    find,
+    groups_json,
+    task_json,
+)
+from hydranet_tf.inference import runtimes
+from hydranet_tf.model import logit_model
+from hydranet_tf.tasks import TASKS, Task
+
+SCHEMA_VERSION = 1
+
+# What a wrong path, wrong data or a wrong model raises; each says what to do.
+ERRORS = (
+    runtimes.LoadError,
+    checkpoints.CheckpointError,
+    sources.SourceError,
+    pipeline.BadImagesError,
+    report.ReportError,
+    EvaluationError,
+)
+
+# Above this many bytes of decoded images they are decoded twice, rather than
+# kept between the check and the prediction.
+_MAX_CACHE = 2**30
+
+_MARGIN_PICTURE = "margin_sensitivity.png"
+
+
+def evaluate_model(
+    model_path: str | os.PathLike,
+    data: str,
+    split: str,
+    output: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    split_lists: str | os.PathLike | None = None,
+    batch_size: int = 64,
+    max_bad_images: int = 10,
+    seed: int = 0,
+    calibrate: bool = False,
+    show_faces: bool = False,
+    projector: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Evaluates a model on a split and writes the report.
+
+    Args:
+        model_path: a workdir, a SavedModel, a preset or a .tflite file.
+        data, split, data_dir, split_lists: see `sources.open_source`.
+        output: folder of the report; an earlier report there is replaced.
+        batch_size: images that are predicted at once.
+        max_bad_images: how many may be left out, listed with a reason.
+        seed: of the bootstrap intervals.
+        calibrate: first fits a temperature for each head on these examples and
+            keeps them in the workdir, for this checkpoint; everything that is
+            loaded or exported from it has them from then on.
+        show_faces: report.html shows the worst examples' pictures, not only their
+            names, and the projector each point's; for those who may show them.
+        projector: folder for TensorBoard's embedding projector, see
+            `projector_files`; None makes none.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        runtimes.LoadError, checkpoints.CheckpointError: if the path holds
+            no whole model.
+        sources.SourceError: if the data cannot be read.
+        pipeline.BadImagesError: if too many images cannot be decoded.
+        report.ReportError: if the folder cannot be written.
+        EvaluationError: if the model's answers do not fit the labels.
+    """
+    output = report.prepare(output)
+    features = None
+    if projector:
+        projector = report.prepare(projector, "--projector")
+        features = projector_files.features_of(Path(model_path).expanduser())
+    loaded = runtimes.load(model_path)
+    _check_tasks(loaded.tasks)
+    opened = sources.open_source(
+        data, split, data_dir=data_dir, split_lists=split_lists
+    )
+    needed = len(opened) * loaded.image_size**2 * 3
+    cache = pipeline.MEMORY_CACHE if needed <= _MAX_CACHE else pipeline.NO_CACHE
+    faces = pipeline.load_faces(opened, loaded.image_size, cache, max_bad_images)
+    if calibrate:
+        _calibrate(Path(model_path).expanduser(), faces, batch_size)
+        loaded = runtimes.load(model_path)
+    findings = find(
+        loaded.tasks,
+        faces.examples.ids,
+        faces.examples.labels,
+        predict(loaded, faces, batch_size),
+        seed,
+    )
+    about = {
+        "model": {
+            "path": str(model_path),
+            "image_size": loaded.image_size,
+            **provenance.about_model(Path(model_path).expanduser(), loaded.tasks),
+        },
+        "data": {
+            "source": str(data),
+            "split": split,
+            "digest": opened.digest(),
+            "examples": len(faces),
+            "skipped": [dataclasses.asdict(s) for s in opened.skipped],
+            "bad_images": [dataclasses.asdict(s) for s in faces.bad],
+        },
+    }
+    if features is not None:
+        projector_files.write(features, findings, faces, projector, show_faces, seed)
+    masks = subsets.find(findings.ids, findings.labels, split_lists)
+    shown = {}
+    if show_faces:
+        worst = worst_examples.measure(findings)
+        shown = worst_examples.thumbnails(faces.examples, worst)
+    return write(
+        findings,
+        about,
+        output,
+        seed,
+        margin=crop_sensitivity.measure(loaded, faces.examples, seed),
+        masks=masks,
+        thumbnails=shown,
+    )
+
+
+def evaluate_sources(
+    model_path: str | os.PathLike,
+    data: str,
+    split: str,
+    output: str | os.PathLike,
+    *,
+    split_lists: str | os.PathLike | None = None,
+    calibrate: bool = False,
+    projector: str | os.PathLike | None = None,
+    **options,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates each of several sources by itself, a report for each.
+
+    A source that lacks the split gets none. What is one number over all of them says
+    how the sources were mixed, rather than how good the model is.
+
+    Args:
+        data, split_lists: see `sources.open_source`.
+        output: each report goes into the folder by the source's name in it; that of
+            one source goes into `output` itself.
+        calibrate, projector: for one source alone.
+        model_path, split, options: see `evaluate_model`.
+
+    Returns:
+        What `evaluate_model` returns, by the source's name.
+
+    Raises:
+        What `evaluate_model` does.
+    """
+    named = sources.listed(data, split_lists)
+    if len(named) == 1:
+        ((name, (part, lists)),) = named.items()
+        options |= {"calibrate": calibrate, "projector": projector}
+        found = evaluate_model(
+            model_path, part, split, output, split_lists=lists, **options
+        )
+        return {name: found}
+    if calibrate or projector:
+        raise EvaluationError(
+            f"--calibrate and --projector go with one source; got {', '.join(named)}. "
+            "Evaluate that one by itself"
+        )
+    found = {}
+    for name, (part, lists) in named.items():
+        try:
+            found[name] = evaluate_model(
+                model_path,
+                part,
+                split,
+                Path(output) / name,
+                split_lists=lists,
+                **options,
+            )
+        except sources.NoExamplesError as error:
+            missing = error
+            logging.warning("%s gets no report: %s", name, error)
+    if not found:
+        raise missing
+    return found
+
+
+def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
+    if not (workdir / "checkpoints").is_dir():
+        raise EvaluationError(
+            "--calibrate keeps what it fits in a workdir of train.py, and "
+            f"{workdir} is none; calibrate the workdir, then export it"
+        )
+    model = checkpoints.load_model(workdir)
+    batches = pipeline.evaluation_batches(faces, batch_size)
+    logits = logit_model(model).predict(batches, verbose=0)
+    found = temperatures.fit(model.tasks, logits, faces.examples.labels)
+    folder, _ = checkpoints.newest(workdir)
+    checkpoints.keep_temperatures(workdir, folder.name, found)
+
+
+def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
+    """What a terminal shows: the headline, the worst groups, the paths."""
+    worst = [
+        f"worst group by {key.replace('.', ' ')}: {row['group'] or row['status']}"
+        for key, row in content["groups"]["worst"].items()
+    ]
+    # What is read first stands last, just above the prompt.
+    files = sorted(content["files"], key=lambda name: name == report.REPORT_MD)
+    paths = [str(Path(output) / name) for name in files]
+    return "\n".join([report_text.headline(content), "", *worst, "", *paths])
+
+
+def summaries(found: Mapping[str, Mapping[str, Any]], output: str | os.PathLike) -> str:
+    """The same of what `evaluate_sources` returned, source after source."""
+    if len(found) == 1 and not (Path(output) / next(iter(found))).is_dir():
+        return summary(*found.values(), output)
+    parts = [
+        f"{name}:\n{summary(content, Path(output) / name)}"
+        for name, content in found.items()
+    ]
+    return "\n\n".join(parts)
+
+
+def predict(
+    loaded: runtimes.Runtime, faces: pipeline.Faces, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Answers for all faces, in their order, under a progress bar."""
+    parts = []
+    with tqdm(total=len(faces), desc="predicting", unit="img", disable=None) as bar:
+        batches = pipeline.evaluation_batches(faces, batch_size)
+        for images, _ in batches.as_numpy_iterator():
+            parts.append(loaded.answers(images))
+            bar.update(len(images))
+    if not parts:
+        raise EvaluationError(
+            "expected examples to evaluate; there is none. Look at --data and --split"
+        )
+    return {
+        name: np.concatenate([part[name] for part in parts])
+        for task in loaded.tasks
+        for name in task.outputs
+    }
+
+
+def write(
+    findings: Findings,
+    about: Mapping[str, Any],
+    output: Path,
+    seed: int = 0,
+    margin: Mapping[str, Any] | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
+    thumbnails: Mapping[str, bytes] | None = None,
+) -> dict[str, Any]:
+    """Writes report.json, report.md, report.html, predictions.csv and the pictures.
+
+    Args:
+        findings: from `find`.
+        about: the parts `model` and `data` of the report.
+        output: an existing folder.
+        seed: that `find` was given.
+        margin: from `crop_sensitivity.measure`; None where only answers are known.
+        masks: from `subsets.find`.
+        thumbnails: from `worst_examples.thumbnails`, for report.html alone.
+
+    Returns:
+        The content of `report.json`.
+    """
+    with report.replacing(output) as folder:
+        pictures = _draw(findings, folder)
+        if margin and crop_plot.draw(margin, folder / _MARGIN_PICTURE):
+            pictures["margin_sensitivity"] = _MARGIN_PICTURE
+        report.write_predictions(
+            findings.tasks, findings.ids, findings.labels, findings.answers, folder
+        )
+        names = {path.name for path in folder.iterdir()}
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "about_labels": report_text.ABOUT_LABELS,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(
+                timespec="seconds"
+            ),
+            **about,
+            "settings": {
+                "seed": seed,
+                "resamples": scores.RESAMPLES,
+                "level": scores.LEVEL,
+                "tolerance": scores.TOLERANCE,
+                "calibration_bins": scores.CALIBRATION_BINS,
+                "small_below": subgroups.SMALL,
+            },
+            "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
+            "groups": groups_json(findings.groups),
+            "parts": subsets.measure(findings, masks or {}, seed),
+            "worst_examples": worst_examples.measure(findings),
+            "margin_sensitivity": margin,
+            "pictures": pictures,
+            "versions": provenance.versions(),
+            "files": sorted(
+                names | {report.REPORT_JSON, report.REPORT_MD, report.REPORT_HTML}
+            ),
+        }
+        report.write_json(content, folder)
+        text = report_text.markdown(content)
+        (folder / report.REPORT_MD).write_text(text, encoding="utf-8")
+        text = _page(content, folder, thumbnails or {})
+        (folder / report.REPORT_HTML).write_text(text, encoding="utf-8")
+    return content
+
+
+def _page(content, folder: Path, thumbnails: Mapping[str, bytes]) -> str:
+    faces = {example: f"face-{i}.jpg" for i, example in enumerate(thumbnails)}
+    embedded = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    embedded |= {faces[example]: data for example, data in thumbnails.items()}
+    return report_html.page(report_text.markdown(content, faces), embedded)
+
+
+def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
+    """Draws what there are labels for; file names by task and kind."""
+    pictures: dict[str, Any] = {}
+    for task in findings.tasks:
+        labels, answers = findings.labels[task.name], findings.answers[task.name]
+        found = findings.scores[task.name]
+        if not next(iter(found.values())).n:
+            continue
+        if task.is_regression:
+            names = {
+                "scatter": f"{task.name}_scatter.png",
+                "decades": f"{task.name}_error_by_decade.png",
+            }
+            plots.scatter(
+                task, labels, answers, found["mae"], folder / names["scatter"]
+            )
+            decade_plot.draw(
+                task,
+                findings.decades[task.name],
+                found["mae"],
+                folder / names["decades"],
+            )
+        else:
+            names = {"confusion": f"confusion_{task.name}.png"}
+            plots.confusion(
+                task, findings.confusions[task.name], folder / names["confusion"]
+            )
+        pictures[task.name] = names
+    for key, name, drawn in (
+        ("groups", "error_by_group.png", plots.groups(
+            findings.tasks, findings.groups, findings.scores,
+            folder / "error_by_group.png")),
+        ("reliability", "reliability.png", plots.reliability(
+            findings.tasks, findings.calibrations, folder / "reliability.png")),
+    ):  # fmt: skip
+        if drawn:
+            pictures[key] = name
+    return pictures
+
+
+def _check_tasks(tasks: Sequence[Task]) -> None:
+    """Labels are indices into `TASKS`' classes; a model must mean the same."""
+    known = {task.name: task for task in TASKS}
+    for task in tasks:
+        expected = known.get(task.name, task)
+        if (task.kind, task.classes) != (expected.kind, expected.classes):
+            raise EvaluationError(
+                f"expected a model that answers {task.name} as {expected.kind} "
+                f"with the classes {list(expected.classes)}; this one answers "
+                f"{task.kind} with {list(task.classes)}. Its labels cannot be "
+                "compared: evaluate it with the version that made it"
+            )

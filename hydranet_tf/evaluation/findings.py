@@ -1,0 +1,228 @@
+"""What answers and labels say together: every score of a report, from arrays.
+
+Everything here goes through the tasks as data and knows none by name, but for
+the two that make groups. Numpy alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hydranet_tf.evaluation import scores, subgroups
+from hydranet_tf.tasks import GENDER, MISSING, RACE, Task
+
+GROUPING = (GENDER, RACE)
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class EvaluationError(ValueError):
+    """Answers or labels that cannot be compared; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """Everything that answers and labels say together.
+
+    Attributes:
+        tasks: in the order of the report.
+        ids, labels, answers: of the examples.
+        scores: of all examples, by task and score.
+        confusions, calibrations: by classification task.
+        decades: by regression task.
+        groups: by gender and race.
+    """
+
+    tasks: tuple[Task, ...]
+    ids: np.ndarray
+    labels: dict[str, np.ndarray]
+    answers: dict[str, np.ndarray]
+    scores: dict[str, dict[str, scores.Score]]
+    confusions: dict[str, np.ndarray]
+    calibrations: dict[str, scores.Calibration]
+    decades: dict[str, list[subgroups.Decade]]
+    groups: subgroups.Groups
+
+
+def find(
+    tasks: Sequence[Task], ids: np.ndarray, labels: Arrays, answers: Arrays, seed=0
+) -> Findings:
+    """Compares answers with labels.
+
+    Args:
+        tasks: to be scored.
+        ids: [n] names of the examples, n >= 1.
+        labels: [n] by task name, `MISSING` where absent; a task that is not in
+            the dict has no labels.
+        answers: by the names of `task.outputs`: [n] in the task's unit, or
+            probabilities [n, classes].
+        seed: of the intervals.
+
+    Raises:
+        EvaluationError: if shapes, values or lengths are not as above.
+    """
+    tasks, n = tuple(tasks), len(ids)
+    answers = {
+        name: np.asarray(answers[name]) for task in tasks for name in task.outputs
+    }
+    complete = {
+        task.name: np.asarray(labels.get(task.name, np.full(n, MISSING)))
+        for task in {t.name: t for t in (*GROUPING, *tasks)}.values()
+    }
+    for task in tasks:
+        for name in task.outputs:
+            _check_answers(task, name, ids, answers[name])
+        if len(complete[task.name]) != n:
+            raise EvaluationError(
+                f"expected {n} labels of {task.name}, as many as there are ids; "
+                f"got {len(complete[task.name])}"
+            )
+    classified = [task for task in tasks if not task.is_regression]
+
+    def each(measure, chosen):
+        return {t.name: measure(complete[t.name], answers[t.name]) for t in chosen}
+
+    return Findings(
+        tasks=tasks,
+        ids=np.asarray(ids),
+        labels=complete,
+        answers=answers,
+        scores={
+            t.name: scores.score(t, complete[t.name], answers[t.name], seed)
+            | _interval_scores(t, complete[t.name], answers, seed)
+            for t in tasks
+        },
+        confusions=each(scores.confusion, classified),
+        calibrations=each(scores.calibration, classified),
+        decades={
+            t.name: subgroups.by_decade(t, complete[t.name], answers[t.name], seed)
+            for t in tasks
+            if t.is_regression
+        },
+        groups=subgroups.by_group(tasks, GROUPING, complete, answers, seed),
+    )
+
+
+def task_json(findings: Findings, task: Task) -> dict[str, Any]:
+    """The part of report.json on one task."""
+    found = findings.scores[task.name]
+    labelled = next(iter(found.values())).n
+    content: dict[str, Any] = {
+        "kind": task.kind,
+        "unit": task.unit,
+        "classes": list(task.classes),
+        "labelled": labelled,
+        "status": scores.OK if labelled else scores.NO_LABELS,
+        "scores": {name: score.to_json() for name, score in found.items()},
+        "by_decade": None,
+        "confusion": None,
+        "calibration": None,
+    }
+    if task.is_regression:
+        content["by_decade"] = [
+            {
+                "from": row.low,
+                "to": row.low + subgroups.DECADE - 1,
+                "n": row.n,
+                "scores": {k: s.to_json() for k, s in row.scores.items()},
+            }
+            for row in findings.decades[task.name]
+        ]
+    else:
+        counts = findings.confusions[task.name]
+        content["confusion"] = {
+            "counts": counts.tolist(),
+            # A class without labels has no shares.
+            "row_shares": [
+                (row / row.sum()).tolist() if row.sum() else [None] * len(row)
+                for row in counts
+            ],
+        }
+        content["calibration"] = findings.calibrations[task.name].to_json()
+    return content
+
+
+def groups_json(groups: subgroups.Groups) -> dict[str, Any]:
+    """The part of report.json on groups, and the worst one by each score."""
+    keys = [
+        key
+        for key in groups.rows[0].scores
+        if scores.MEANINGS[key.split(".")[1]].higher_is_better is not None
+    ]
+    sorted_by = next((key for key in keys if groups.ranked(key)), None)
+    rows = groups.ranked(sorted_by) if sorted_by else []
+    rows += [row for row in groups.rows if row not in rows]
+    return {
+        "by": list(groups.by),
+        "small_below": subgroups.SMALL,
+        "left_out": groups.left_out,
+        "sorted_by": sorted_by,
+        "worst": {key: _worst_json(groups, key) for key in keys},
+        "rows": [
+            {
+                "name": row.name,
+                "classes": row.classes,
+                "n": row.n,
+                # By the labels that the order of the rows rests on.
+                "small": (row.scores[sorted_by].n if sorted_by else row.n)
+                < subgroups.SMALL,
+                "status": scores.OK if row.n else scores.NO_LABELS,
+                "scores": {key: s.to_json() for key, s in row.scores.items()},
+            }
+            for row in rows
+        ],
+    }
+
+
+def _worst_json(groups: subgroups.Groups, key: str) -> dict[str, Any]:
+    ranked, worst = groups.ranked(key), groups.worst(key)
+    if worst:
+        status = scores.OK
+    else:
+        status = groups.without_worst(key) if ranked else scores.NO_LABELS
+    return {
+        "status": status,
+        "group": worst.name if worst else None,
+        "score": worst.scores[key].to_json() if worst else None,
+        "small_and_worse": [
+            {"group": group.name, "score": group.scores[key].to_json()}
+            for group in groups.suspects(key)
+        ],
+        "worst_first": [group.name for group in ranked],
+    }
+
+
+def _interval_scores(task, labels, answers, seed) -> dict[str, scores.Score]:
+    if not task.is_distribution:
+        return {}
+    low, high = (answers[name] for name in task.outputs[1:])
+    return scores.interval_scores(labels, low, high, seed)
+
+
+def _check_answers(task: Task, name: str, ids: np.ndarray, answers: np.ndarray) -> None:
+    shape = (len(ids),) if task.is_regression else (len(ids), len(task.classes))
+    if answers.shape != shape:
+        raise EvaluationError(
+            f"expected answers of {name} of the shape {list(shape)}; got "
+            f"{list(answers.shape)}"
+        )
+    bad = ~np.isfinite(answers.reshape(len(ids), -1)).all(axis=1)
+    if bad.any():
+        raise EvaluationError(
+            f"the model answers {bad.sum():,} of {len(ids):,} examples with NaN or "
+            f"infinity for {name}, first {ids[bad.argmax()]}: it cannot be "
+            "evaluated; go back to a checkpoint from before its loss turned NaN"
+        )
+    # Eight-bit probabilities may miss a sum of one by a few steps of 1/256.
+    if not task.is_regression and (
+        answers.min() < 0 or np.abs(answers.sum(axis=1) - 1).max() > 0.05
+    ):
+        raise EvaluationError(
+            f"expected probabilities of {task.name}, not negative and with a sum of "
+            f"1; got values from {answers.min():.3g} to {answers.max():.3g}. Are "
+            "they logits?"
+        )

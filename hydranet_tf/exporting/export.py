@@ -1,0 +1,383 @@
+"""From a trained run to files that servers and phones load, checked first.
+
+Everything is written into a scratch folder beside its place, run on real
+examples next to the Keras model, and moved into place only when every answer
+is within its bound. A failed export leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import hydranet_tf
+from hydranet_tf import checkpoints
+from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.data import sources
+from hydranet_tf.evaluation import report as report_files
+from hydranet_tf.exporting import (
+    artefacts,
+    export_table,
+    latency,
+    litert,
+    model_card,
+    parity,
+    representative,
+    saved_model,
+)
+from hydranet_tf.exporting.artefacts import Artefact, ExportError
+from hydranet_tf.io import atomic
+from hydranet_tf.model import HydraNet, answer_model
+
+SAVED_MODEL, LITERT, PRESET = "saved_model", "litert", "preset"
+FORMATS = (SAVED_MODEL, LITERT, PRESET)
+DEFAULT_FORMATS = (SAVED_MODEL, LITERT)
+
+
+# What `export_run` raises where the user can do something about it.
+ERRORS = (
+    ExportError,
+    parity.ParityError,
+    litert.UnsupportedOperators,
+    checkpoints.CheckpointError,
+    ConfigError,
+    sources.SourceError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """What an export wrote.
+
+    Attributes:
+        artefacts: in the order in which they were asked for.
+        table: their sizes, answers and times as text.
+        calibration: what the quantiser looked at, where it was needed.
+    """
+
+    artefacts: tuple[Artefact, ...]
+    table: str
+    calibration: representative.Calibration | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to write.
+
+    Attributes:
+        formats: of `FORMATS`.
+        litert_variants: of `litert.VARIANTS`, if LiteRT is among the formats.
+        dynamic_batch: LiteRT files take any number of images; by default one.
+        overwrite: replaces .tflite files and a preset that are there. A
+            SavedModel version is never replaced.
+    """
+
+    formats: Sequence[str] = DEFAULT_FORMATS
+    litert_variants: Sequence[str] = (litert.FLOAT32,)
+    dynamic_batch: bool = False
+    overwrite: bool = False
+
+    def plan(self) -> list[tuple[str, str, str]]:
+        """Format, variant and file name of every artefact."""
+        rows = []
+        for name in self.formats:
+            if name == SAVED_MODEL:
+                rows.append((name, litert.FLOAT32, artefacts.NAME))
+            elif name == PRESET:
+                # Its kernels are those of the dynamic file.
+                rows.append((name, litert.DYNAMIC, artefacts.PRESET))
+            else:
+                rows += [
+                    (name, variant, litert.file_name(artefacts.NAME, variant))
+                    for variant in self.litert_variants
+                ]
+        return list(dict.fromkeys(rows))
+
+    @property
+    def needs_calibration(self) -> bool:
+        return any(variant in litert.CALIBRATED for _, variant, _ in self.plan())
+
+
+def export_run(
+    workdir: str | Path,
+    output: str | Path,
+    request: Request = Request(),
+    *,
+    checkpoint: str = "best",
+    data: str | None = None,
+    split: str = "validation",
+    data_dir: str | None = None,
+    split_lists: str | None = None,
+    report: str | Path | None = None,
+) -> Export:
+    """Exports a run of train.py, checked on real examples.
+
+    Args:
+        workdir: of the run.
+        output, request: see `export`.
+        checkpoint: `"best"` or `"last"`.
+        data: where the examples of the check come from, see
+            `sources.open_source`; None takes what the run was trained on.
+        split, data_dir, split_lists: go with `data`; without it, `data_dir`
+            and `split_lists` replace those of the run where given.
+        report: folder of a report of evaluate.py on this run, for the card.
+
+    Raises:
+        One of `ERRORS`: if the run, the examples or the output is not
+            what it must be, or see `export`.
+    """
+    _check_request(Path(output), request)
+    model = checkpoints.load_model(workdir, which=checkpoint)
+    folder, _ = checkpoints.newest(workdir, which=checkpoint)
+    config = TrainingConfig.from_json(
+        Path(workdir, "config.json").read_text(encoding="utf-8")
+    )
+
+    places = {"data_dir": data_dir or None, "split_lists": split_lists or None}
+    # The run's own data, and what replaces a part of their place.
+    own = {
+        "data_dir": config.data_dir or None,
+        "split_lists": config.split_lists or None,
+    }
+    if data is None:
+        data, places = config.data, {k: v or own[k] for k, v in places.items()}
+        own = places
+    examples = sources.open_source(data, split, **places)
+    training = None
+    if request.needs_calibration:
+        training = sources.open_source(config.data, "train", **own)
+    origin = {
+        # Names alone: what is given away tells nothing of the machine.
+        "workdir": Path(workdir).resolve().name,
+        "checkpoint": folder.name,
+        "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
+        "data": ",".join(Path(part).name for part in str(data).split(",")),
+        "split": split,
+        "settings": config.changed(),
+    }
+    found = None
+    if report:
+        found = artefacts.read_json(Path(report, report_files.REPORT_JSON))
+        if not found:
+            raise ExportError(
+                f"expected a report of evaluate.py in {report}; there is no "
+                f"{report_files.REPORT_JSON}"
+            )
+    return export(
+        model, examples, output, request, training=training, origin=origin, report=found
+    )
+
+
+def export(
+    model: HydraNet,
+    examples: sources.Examples,
+    output: str | Path,
+    request: Request = Request(),
+    *,
+    training: sources.Examples | None = None,
+    origin: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> Export:
+    """Writes a model in every format asked for, or in none.
+
+    `output` receives `hydranet/N` (SavedModel, N the next free version),
+    `hydranet.tflite` and `hydranet_VARIANT.tflite` with a description each,
+    `MODEL_CARD.md`, and `export.json`, which records how each artefact was
+    made and how its answers compare with the Keras model's.
+
+    Args:
+        model: any precision; what is converted is float32.
+        examples: up to `parity.SIZE` of them, evenly spread, are answered by
+            the Keras model and by each artefact.
+        output: a folder; is made.
+        request: what to write.
+        training: the faces that the model was trained on, from which those
+            for the calibration of the quantised variants are drawn.
+        origin: goes into `export.json` with each artefact.
+        report: content of a report.json, for the card.
+
+    Raises:
+        ExportError: if something stands in the way, or answers are beyond the
+            bounds of `parity`.
+        parity.ParityError: if there is nothing to compare.
+        litert.UnsupportedOperators: if LiteRT lacks operators it needs.
+    """
+    output = Path(output)
+    _check_request(output, request)
+    _check_integer(model, request)
+    model = _in_float32(model)
+    sample = parity.draw(model, examples, model.image_size)
+    drawn, seen = None, None
+    if request.needs_calibration:
+        drawn, seen = _calibration_images(model, training)
+    network = answer_model(model)
+    description = saved_model.describe(model.tasks, model.image_size)
+    with artefacts.scratch_folder(output) as scratch:
+        staged = []
+        for name, variant, file_name in request.plan():
+            path = scratch / file_name
+            if name == SAVED_MODEL:
+                saved_model.write(network, description, path)
+            elif name == PRESET:
+                model.save_to_preset(path, {**(origin or {}), **_made()})
+            else:
+                litert.write(
+                    network,
+                    description,
+                    path,
+                    variant,
+                    calibration=seen,
+                    dynamic_batch=request.dynamic_batch,
+                )
+            compared = parity.compare(path, sample)
+            staged.append(
+                Artefact(path, name, variant, artefacts.size_of(path), compared)
+            )
+        _check_parity(staged, sample)
+        staged = _timed(staged, sample.images[0])
+        finished = tuple(
+            dataclasses.replace(one, path=artefacts.publish(one.path, output))
+            for one in staged
+        )
+        origin = {**(origin or {}), **_about(sample, drawn)}
+        artefacts.record(finished, output, origin, sample)
+        table = export_table.table(finished, sample)
+        card = model_card.text(model.tasks, description, origin, table, report)
+        for folder in (output, *(a.path for a in finished if a.format == PRESET)):
+            atomic.write_text(folder / model_card.FILE, card)
+    return Export(finished, table, drawn)
+
+
+def _about(
+    sample: parity.Sample, drawn: representative.Calibration | None
+) -> dict[str, Any]:
+    """What every artefact of an export has in common."""
+    about = {
+        **_made(),
+        "image_size": sample.images.shape[1],
+        "examples": len(sample),
+        "keras_scores": sample.scores(sample.answers),
+    }
+    if drawn is not None:
+        about["calibration"] = {"faces": len(drawn.rows), "drawn": drawn.cells}
+    return about
+
+
+def _made() -> dict[str, Any]:
+    return {
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "hydranet_tf": hydranet_tf.__version__,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+def _calibration_images(
+    model: HydraNet, training: sources.Examples | None
+) -> tuple[representative.Calibration, np.ndarray]:
+    if training is None or not len(training):
+        raise ExportError(
+            f"the variants {', '.join(litert.CALIBRATED)} are calibrated on training "
+            "faces and there is none: name the data of the run, or leave them out"
+        )
+    drawn = representative.draw(model.tasks, training.labels)
+    faces = parity.take(training, drawn.rows, model.image_size)
+    if not len(faces):
+        raise ExportError("not one of the faces drawn for calibration can be decoded")
+    return drawn, faces.images
+
+
+def _timed(staged: Sequence[Artefact], image: np.ndarray) -> list[Artefact]:
+    paths = [artefact.path for artefact in staged if artefact.format == LITERT]
+    times = latency.milliseconds(paths, image) if paths else {}
+    return [
+        dataclasses.replace(artefact, milliseconds=times.get(artefact.path))
+        for artefact in staged
+    ]
+
+
+def _check_request(output: Path, request: Request) -> None:
+    """Refuses before any work is done what would be refused after it."""
+    for what, asked, known in (
+        ("formats", request.formats, FORMATS),
+        ("LiteRT variants", request.litert_variants, litert.VARIANTS),
+    ):
+        unknown = [name for name in asked if name not in known]
+        if unknown or not asked:
+            raise ExportError(
+                f"expected {what} out of {', '.join(known)}; got "
+                f"{', '.join(unknown) or 'none'}"
+            )
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            "export runs under the TensorFlow backend; this is "
+            f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow: weights "
+            "trained under another backend load there"
+        )
+    if output.exists() and not output.is_dir():
+        raise ExportError(f"expected a folder as --output; {output} is a file")
+    artefacts.read_json(output / artefacts.RECORD)
+    for name, _, file_name in request.plan():
+        if name == SAVED_MODEL or request.overwrite:
+            continue
+        for path in (output / file_name, (output / file_name).with_suffix(".json")):
+            if path.exists():
+                raise ExportError(
+                    f"{path} exists already: give another --output, or "
+                    "--overwrite to replace it"
+                )
+
+
+def _check_integer(model: HydraNet, request: Request) -> None:
+    by_distribution = [task.name for task in model.tasks if task.is_distribution]
+    if by_distribution and litert.INTEGER in request.litert_variants:
+        raise ExportError(
+            f"this network answers {', '.join(by_distribution)} by quantiles of a "
+            f"distribution, which 8 bits cannot hold: leave out the variant "
+            f"{litert.INTEGER} and take {litert.INT8}, whose heads are float32, or "
+            "train with --age_head=value"
+        )
+
+
+def _check_parity(staged: Sequence[Artefact], sample: parity.Sample) -> None:
+    failed = [
+        f"  {artefact.path.name} by {way}: {text}"
+        for artefact in staged
+        for way, comparison in artefact.comparisons.items()
+        for text in parity.excess(comparison, artefact.variant, sample)
+    ]
+    if failed:
+        raise ExportError(
+            "an artefact answers differently from the Keras model, so nothing "
+            "was exported:\n"
+            + "\n".join(failed)
+            + f"\n{export_table.table(staged, sample)}"
+        )
+
+
+def _in_float32(model: HydraNet) -> HydraNet:
+    """The model itself, or a float32 copy of one of mixed precision.
+
+    Converters refuse 16-bit casts, and phones have no bfloat16.
+    """
+    if all(layer.compute_dtype == "float32" for layer in model.network.layers):
+        return model
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        copy = HydraNet.from_config(model.get_config())
+    finally:
+        keras.config.set_dtype_policy(policy)
+    copy.network.set_weights(model.network.get_weights())
+    return copy

@@ -1,0 +1,272 @@
+"""The LiteRT (.tflite) files for phones and browsers.
+
+One signature, `serving_default`: `images` `[1, size, size, 3]`, RGB 0..255,
+in; `age` `[1]` in years, `gender` `[1, 2]` and `race` `[1, 5]` probabilities
+out, by name. The batch is fixed to one because delegates (GPU, NNAPI, Core ML)
+want static shapes. The variants:
+
+- `float32`: what was trained.
+- `float16`: weights in 16 bits, half the size; arithmetic in float32.
+- `dynamic`: weights in 8 bits, activations quantised as they come.
+- `int8`: weights and activations in 8 bits; takes the uint8 pixels of a camera
+  as they are and answers in float32. Its heads, a thousandth of the arithmetic,
+  stay in float32: in 256 steps an age could not exceed the oldest face of the
+  calibration.
+- `integer`: heads and answers too are 8 bits, for accelerators that have no
+  floating point; `scale` and `zero_point` of the description turn the answers
+  into years and probabilities.
+
+The first three take float32 pixels, because delegates run the network from its
+first layer then; a camera image needs one cast and no arithmetic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from tensorflow.lite.python import util as lite_util
+
+from hydranet_tf.inference import litert_metadata
+
+SIGNATURE = "serving_default"
+
+FLOAT32, FLOAT16, DYNAMIC = "float32", "float16", "dynamic"
+INT8, INTEGER = "int8", "integer"
+VARIANTS = (FLOAT32, FLOAT16, DYNAMIC, INT8, INTEGER)
+# Those whose ranges of activations come from training faces.
+CALIBRATED = (INT8, INTEGER)
+
+# What heads consist of and, with activations fused into them, no backbone does.
+_OPERATORS_OF_HEADS = (
+    "CONCATENATION",
+    "CUMSUM",
+    "DIV",
+    "FULLY_CONNECTED",
+    "MAXIMUM",
+    "MINIMUM",
+    "RELU",
+    "RESHAPE",
+    "SOFTMAX",
+    "SUB",
+    "SUM",
+)
+
+_BUILTIN_NAMES = {
+    number: name
+    for name, number in vars(schema.BuiltinOperator).items()
+    if isinstance(number, int)
+}
+
+
+class UnsupportedOperators(RuntimeError):
+    """The network needs operators that a plain LiteRT runtime lacks."""
+
+
+def file_name(stem: str, variant: str) -> str:
+    """STEM.tflite for float32, STEM_VARIANT.tflite for the others."""
+    return f"{stem}.tflite" if variant == FLOAT32 else f"{stem}_{variant}.tflite"
+
+
+def write(
+    answers: keras.Model,
+    description: Mapping[str, Any],
+    path: Path,
+    variant: str = FLOAT32,
+    *,
+    calibration: np.ndarray | None = None,
+    dynamic_batch: bool = False,
+) -> None:
+    """Writes the network as a .tflite file that explains itself.
+
+    Args:
+        answers, variant, calibration, dynamic_batch: see `convert`.
+        description: goes, with what `litert_metadata` and this module know
+            about the file, into the file and into NAME.json beside it.
+        path: of the .tflite file.
+
+    Raises:
+        UnsupportedOperators: see `convert`.
+    """
+    content = convert(
+        answers, variant, calibration=calibration, dynamic_batch=dynamic_batch
+    )
+    path.write_bytes(content)
+    description = {**description, **_about(content, variant)}
+    for task in description.get("tasks", ()):
+        if task["classes"]:
+            file = litert_metadata.labels_file(task["name"])
+            description["outputs"][task["name"]]["labels"] = file
+    litert_metadata.attach(path, description)
+
+
+def convert(
+    answers: keras.Model,
+    variant: str = FLOAT32,
+    *,
+    calibration: np.ndarray | None = None,
+    dynamic_batch: bool = False,
+) -> bytes:
+    """Converts the network to a .tflite file of builtin operators.
+
+    Args:
+        answers: `model.answer_model(...)` under the TensorFlow backend.
+        variant: of `VARIANTS`.
+        calibration: for the variants of `CALIBRATED`: uint8 `[n, size, size,
+            3]`, n at least 1; training faces that show every range of
+            activations.
+        dynamic_batch: any number of images at once, where the default is one.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        UnsupportedOperators: naming the Flex and custom operators it would
+            need, which apps have to link on their own.
+    """
+    size = answers.input_shape[1]
+    module = tf.Module()
+    module.weights = [variable.value for variable in answers.variables]
+    batch = None if dynamic_batch else 1
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([batch, size, size, 3], tf.float32, name="images")
+        ]
+    )
+    def answer(images):
+        return answers(images, training=False)
+
+    # Names of inputs and outputs reach the file only by way of a SavedModel.
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        tf.saved_model.save(module, scratch, signatures={SIGNATURE: answer})
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            scratch, signature_keys=[SIGNATURE]
+        )
+        _configure(converter, variant, calibration)
+        # Foreign operators pass here for the check below to name them; the
+        # converter's own refusal is pages of MLIR.
+        converter.allow_custom_ops = True
+        if variant == INT8:
+            content = _convert_with_float_heads(converter)
+        else:
+            content = converter.convert()
+    foreign = foreign_operators(content)
+    if foreign:
+        raise UnsupportedOperators(
+            "LiteRT files carry builtin operators alone; this network also needs "
+            f"{', '.join(foreign)}. Replace the layers that use them"
+        )
+    return bytes(content)
+
+
+def _configure(converter, variant: str, calibration: np.ndarray | None) -> None:
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if variant == FLOAT32:
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant == FLOAT16:
+        converter.target_spec.supported_types = [tf.float16]
+    if variant in CALIBRATED:
+        images = _of_full_range(calibration).astype(np.float32)
+        converter.representative_dataset = lambda: (
+            {"images": image[np.newaxis]} for image in images
+        )
+    if variant == INTEGER:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+
+
+def _convert_with_float_heads(converter) -> bytes:
+    """Converts all but the heads to 8 bits, with uint8 pixels as input.
+
+    The converter quantises a part of a network only by way of its debugger,
+    and that leaves the input in float32.
+    """
+    options = tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_ops=list(_OPERATORS_OF_HEADS)
+    )
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=options,
+    )
+    content = debugger.get_nondebug_quantized_model()
+    return lite_util.modify_model_io_type(content, tf.uint8, tf.float32)
+
+
+def _of_full_range(images: np.ndarray) -> np.ndarray:
+    """Makes sure that calibration sees black and white.
+
+    The range of pixels becomes the scale of the input: with 0 and 255 in it,
+    it is exactly 1 and a uint8 pixel means itself. Two corner pixels of one
+    image change no activation that matters.
+    """
+    images = images.copy()
+    images[0, 0, 0], images[0, -1, -1] = 0, 255
+    return images
+
+
+def _about(content: bytes, variant: str) -> dict[str, Any]:
+    """Signature, shapes and types, as JSON."""
+    signature = Interpreter(model_content=content).get_signature_runner(SIGNATURE)
+
+    def tensors(details: Mapping[str, Mapping]) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, tensor in sorted(details.items()):
+            found[name] = {
+                # -1 where any number will do.
+                "shape": tensor["shape_signature"].tolist(),
+                "dtype": np.dtype(tensor["dtype"]).name,
+            }
+            scale, zero_point = tensor["quantization"]
+            if scale:
+                found[name] |= {"scale": scale, "zero_point": zero_point}
+        return found
+
+    return {
+        "variant": variant,
+        "signature": SIGNATURE,
+        "inputs": tensors(signature.get_input_details()),
+        "outputs": tensors(signature.get_output_details()),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what the converter says about its own interpreter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+        yield
+
+
+def operators(content: bytes) -> list[str]:
+    """Names of the operators in a .tflite file, in the file's order.
+
+    Builtin ones in capitals (`CONV_2D`), others by their own name (a Flex
+    operator as `FlexAsString`).
+    """
+    model = schema.Model.GetRootAs(content)
+    codes = (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
+    return [
+        code.CustomCode().decode()
+        if code.BuiltinCode() == schema.BuiltinOperator.CUSTOM
+        else _BUILTIN_NAMES[code.BuiltinCode()]
+        for code in codes
+    ]
+
+
+def foreign_operators(content: bytes) -> list[str]:
+    """The operators of a .tflite file that are not builtin."""
+    builtin = set(_BUILTIN_NAMES.values())
+    return [name for name in operators(content) if name not in builtin]

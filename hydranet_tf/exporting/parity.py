@@ -1,0 +1,239 @@
+"""How far an artefact's answers are from the Keras model's, and how far they may be.
+
+Two kinds of bound. What computes in floating point must give the same answers:
+the largest difference counts. What computes in eight bits gives other answers
+in the last digits of every face, and what counts is how good they are: the
+mean error and the share of right classes, on the same faces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.exporting import litert, saved_model
+from hydranet_tf.inference import runtimes
+from hydranet_tf.tasks import MISSING, Task
+
+SIZE = 500
+_BATCH_SIZE = 32
+
+# The ways into an artefact.
+PIXELS, IMAGE_BYTES = "pixels", "image_bytes"
+
+# What float32 arithmetic in another order may change; a wrong pixel, a swapped
+# class or a lost weight changes more. Weights in 16 bits have three digits: of a
+# ResNet18 they moved the answers by 0.06 years and 0.002, of an EfficientNet-Lite0,
+# whose depthwise sums have few terms, by 0.34 and 0.011, and no score of either.
+MAX_DIFFERENCE = {
+    litert.FLOAT32: {"years": 0.01, "probability": 1e-4},
+    litert.FLOAT16: {"years": 0.5, "probability": 0.02},
+}
+# Of the variants in eight bits, against Keras' own error and accuracy.
+MAX_LOSS = {"years": 0.25, "accuracy": 0.01}
+
+
+class ParityError(RuntimeError):
+    """Answers that cannot be compared; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Examples with what the Keras model answers.
+
+    Attributes:
+        tasks: of the model.
+        images: uint8 `[n, side, side, 3]`.
+        encoded: the same as files.
+        labels: by task name, `[n]`.
+        answers: of the Keras model, by task name.
+    """
+
+    tasks: tuple[Task, ...]
+    images: np.ndarray
+    encoded: tuple[bytes, ...]
+    labels: Mapping[str, np.ndarray]
+    answers: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def scores(self, answers: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        """Mean absolute error or accuracy by task; None without any label."""
+        return {
+            task.name: _score(task, self.labels[task.name], answers[task.name])
+            for task in self.tasks
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An artefact's answers beside those of the Keras model.
+
+    Attributes:
+        differences: the largest, by task name, over all its outputs: years, or
+            probability.
+        scores: see `Sample.scores`.
+        losses: by task name, how much worse than Keras' the score is. For a
+            task without labels Keras' answers stand for them, which is the
+            most that can be lost.
+    """
+
+    differences: dict[str, float]
+    scores: dict[str, float | None]
+    losses: dict[str, float]
+
+
+def draw(
+    model, examples: sources.Examples, image_size: int, size: int = SIZE
+) -> Sample:
+    """Decodes evenly spread examples and has the model answer them.
+
+    Args:
+        model: a `HydraNet`.
+        examples: where they come from.
+        image_size: side in pixels.
+        size: how many, if there are as many.
+
+    Raises:
+        ParityError: if not one can be decoded.
+    """
+    faces = take(examples, spread(len(examples), size), image_size)
+    if not len(faces):
+        raise ParityError(
+            "no image to check the export with: none of "
+            f"{min(len(examples), size)} examples could be decoded; give another "
+            "--data or --split"
+        )
+    return Sample(
+        tasks=tuple(model.tasks),
+        images=faces.images,
+        encoded=tuple(faces.examples.read(i) for i in range(len(faces))),
+        labels=faces.examples.labels,
+        answers=runtimes.from_model(model).answers(faces.images),
+    )
+
+
+def spread(available: int, size: int) -> np.ndarray:
+    """Up to `size` row numbers out of `available`, at even distances."""
+    return np.linspace(0, available - 1, min(available, size)).astype(int)
+
+
+def take(examples: sources.Examples, rows: np.ndarray, size: int) -> pipeline.Faces:
+    """Decodes some examples; leaves out what cannot be decoded."""
+    return pipeline.load_faces(examples.select(rows), size, max_bad_images=len(rows))
+
+
+def compare(path: Path, sample: Sample) -> dict[str, Comparison]:
+    """Compares an artefact with the Keras model, by every way into it.
+
+    Raises:
+        ParityError: if its answers have other shapes.
+    """
+    found = {PIXELS: runtimes.load(path).answers(sample.images)}
+    if (path / "saved_model.pb").is_file():
+        found[IMAGE_BYTES] = _answers_to_bytes(path, sample)
+    return {way: _compare(answers, sample) for way, answers in found.items()}
+
+
+def excess(comparison: Comparison, variant: str, sample: Sample) -> list[str]:
+    """What is beyond the bounds of a variant, each as half a sentence.
+
+    Args:
+        comparison: of one way.
+        variant: of `litert.VARIANTS`; a SavedModel is `"float32"`.
+        sample: that it was made with.
+    """
+    found = []
+    for task in sample.tasks:
+        unit = "years" if task.is_regression else "probability"
+        difference, loss = comparison.differences[task.name], comparison.losses
+        if variant in MAX_DIFFERENCE:
+            value, bound = difference, MAX_DIFFERENCE[variant][unit]
+            text = f"{task.name} differs by up to {value:.2g} {unit}, allowed {bound:g}"
+        else:
+            value, bound = loss[task.name], _largest_loss(task, sample)
+            scale, kind = (
+                (100, "points of accuracy") if task.classes else (1, "years of MAE")
+            )
+            text = (
+                f"{task.name} loses {scale * value:.2g} {kind}, allowed "
+                f"{scale * bound:.2g}"
+            )
+        # Written so that NaN, which no comparison holds for, is found too; and
+        # rounding in the last digit is not.
+        if not (value <= bound + 1e-9 and np.isfinite(difference)):
+            found.append(text)
+    return found
+
+
+def bounds(variant: str, sample: Sample) -> dict[str, float]:
+    """What `excess` holds a variant to, for the record."""
+    if variant in MAX_DIFFERENCE:
+        return {f"difference_in_{k}": v for k, v in MAX_DIFFERENCE[variant].items()}
+    return {f"loss_of_{t.name}": _largest_loss(t, sample) for t in sample.tasks}
+
+
+def _largest_loss(task: Task, sample: Sample) -> float:
+    """In years, or as a share of the faces that count."""
+    if task.is_regression:
+        return MAX_LOSS["years"]
+    # Of fewer than a hundred faces, one is more than a point. Without labels,
+    # Keras' answers stand for them.
+    labelled = np.count_nonzero(sample.labels[task.name] != MISSING)
+    return max(MAX_LOSS["accuracy"], 1 / (labelled or len(sample)))
+
+
+def _answers_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
+    import tensorflow as tf
+
+    served = tf.saved_model.load(str(path))
+    serve = served.signatures[saved_model.ENCODED]
+    parts = [
+        serve(image_bytes=tf.constant(sample.encoded[start : start + _BATCH_SIZE]))
+        for start in range(0, len(sample), _BATCH_SIZE)
+    ]
+    return {
+        name: np.concatenate([part[name].numpy() for part in parts])
+        for task in sample.tasks
+        for name in task.outputs
+    }
+
+
+def _compare(answers: Mapping[str, np.ndarray], sample: Sample) -> Comparison:
+    differences, losses = {}, {}
+    for task in sample.tasks:
+        differences[task.name] = max(
+            _difference(answers[name], sample.answers[name]) for name in task.outputs
+        )
+        found, expected = answers[task.name], sample.answers[task.name]
+        labels = sample.labels[task.name]
+        if np.all(labels == MISSING):
+            labels = expected if task.is_regression else np.argmax(expected, -1)
+        loss = _score(task, labels, found) - _score(task, labels, expected)
+        losses[task.name] = loss if task.is_regression else -loss
+    return Comparison(differences, sample.scores(answers), losses)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    # Broadcasting would let a single answer stand for all of them.
+    if found.shape != expected.shape:
+        raise ParityError(
+            f"expected answers of the shape {list(expected.shape)}; the artefact "
+            f"gives {list(found.shape)}"
+        )
+    return float(np.max(np.abs(found - expected)))
+
+
+def _score(task: Task, labels: np.ndarray, answers: np.ndarray) -> float | None:
+    present = labels != MISSING
+    if not np.any(present):
+        return None
+    labels, answers = labels[present], answers[present]
+    if task.is_regression:
+        return float(np.mean(np.abs(answers.astype(np.float64) - labels)))
+    return float(np.mean(np.argmax(answers, -1) == labels))

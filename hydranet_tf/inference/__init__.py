@@ -1,0 +1,1 @@
+"""Predictions from anything that was trained or exported here."""

@@ -1,0 +1,211 @@
+"""Pictures in, faces with answers out.
+
+    from hydranet_tf.inference.predictor import Predictor
+
+    predictor = Predictor("exports/faces/hydranet.tflite")
+    for face in predictor("party.jpg"):
+        print(face.box, face.age, face.gender, face.probabilities["gender"])
+
+The answers estimate what annotators saw in pictures. They are not facts about a
+person.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from hydranet_tf.data import crops, decoding, detection, reading
+from hydranet_tf.data.formats import PictureError as PictureError
+from hydranet_tf.data.reading import Picture
+from hydranet_tf.inference import runtimes
+from hydranet_tf.tasks import TASKS, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """One face and what the network says about it, in plain Python types.
+
+    Attributes:
+        box: left, top, right, bottom in pixels of the upright picture; None
+            where the picture was taken as a face and nothing was searched.
+        detection_score: None also where the detector gives none.
+        answers: by the names of `task.outputs`: of a regression its values in the
+            task's unit, of a classification the name of the likeliest class.
+        probabilities: by task and class name.
+    """
+
+    box: tuple[int, int, int, int] | None
+    detection_score: float | None
+    answers: dict[str, float | str] = dataclasses.field(default_factory=dict)
+    probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def age(self) -> float | None:
+        """Years; None where the model does not say."""
+        return self.answers.get("age")
+
+    @property
+    def age_low(self) -> float | None:
+        """With `age_high`, an interval that holds 80 % of the age's probability.
+
+        None where the head gives a value alone.
+        """
+        return self.answers.get("age_low")
+
+    @property
+    def age_high(self) -> float | None:
+        """See `age_low`."""
+        return self.answers.get("age_high")
+
+    @property
+    def gender(self) -> str | None:
+        """The likelier class; None where the model does not say."""
+        return self.answers.get("gender")
+
+    @property
+    def race(self) -> str | None:
+        """The likeliest class; None where the model does not say."""
+        return self.answers.get("race")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The faces of one picture, cut out and not yet answered.
+
+    Attributes:
+        detections: largest face first; None for one that was not searched.
+        crops: uint8 `[faces, size, size, 3]`.
+    """
+
+    detections: tuple[detection.Detection | None, ...]
+    crops: np.ndarray
+
+
+class Predictor:
+    """Finds, cuts and answers; one object may serve many threads."""
+
+    def __init__(
+        self,
+        model: str | os.PathLike | runtimes.Runtime,
+        detector: detection.Detector | None = detection.find_faces,
+    ):
+        """Loads the model.
+
+        Args:
+            model: a workdir, a preset, a SavedModel, a .tflite file, or what
+                `runtimes.load` or `runtimes.from_model` made.
+            detector: see `detection.Detector`. None: every picture is a face
+                already, cut as training faces are; its centred square is
+                taken.
+
+        Raises:
+            runtimes.LoadError: if the path holds no whole model.
+            ValueError: if the model answers something that is not in `TASKS`.
+        """
+        if not isinstance(model, runtimes.Runtime):
+            model = runtimes.load(model)
+        known = {(task.name, task.kind, task.classes) for task in TASKS}
+        foreign = [
+            task.name
+            for task in model.tasks
+            if (task.name, task.kind, task.classes) not in known
+        ]
+        if foreign:
+            raise ValueError(
+                "expected a model that answers "
+                f"{', '.join(task.name for task in TASKS)} with the classes of this "
+                f"version; this one has its own {', '.join(foreign)}: run it with "
+                "the version that made it, or with runtimes.load"
+            )
+        self.runtime = model
+        self.detector = detector
+
+    def __call__(self, picture: Picture) -> list[Face]:
+        """All faces of one picture, the largest first.
+
+        Args:
+            picture: a path, the bytes of a JPEG or PNG file, or uint8
+                `[height, width, 3]`, RGB, upright.
+
+        Raises:
+            PictureError: if it cannot be read.
+            detection.DetectionError: if the detector fails.
+        """
+        return self.answer([self.find(picture)])[0]
+
+    def find(self, picture: Picture) -> Found:
+        """Finds the faces of one picture and cuts them out."""
+        image = reading.read(picture).image
+        size = self.runtime.image_size
+        if self.detector is None:
+            face = decoding.resize(decoding.square(image), size)
+            return Found((None,), face[np.newaxis])
+        found = self._detect(image)
+        chips = [crops.cut(image, crops.locate(face), size) for face in found]
+        empty = np.zeros((0, size, size, 3), np.uint8)
+        return Found(tuple(found), np.stack(chips) if chips else empty)
+
+    def answer(self, found: Sequence[Found]) -> list[list[Face]]:
+        """Answers for all faces of several pictures at once."""
+        if not found:
+            return []
+        chips = np.concatenate([one.crops for one in found])
+        answers = self.runtime.answers(chips)
+        rows = iter(range(len(chips)))
+        return [
+            [
+                _face(face, self.runtime.tasks, answers, next(rows))
+                for face in one.detections
+            ]
+            for one in found
+        ]
+
+    def _detect(self, image: np.ndarray) -> list[detection.Detection]:
+        try:
+            found = list(self.detector(image))
+        except detection.DetectionError:
+            raise
+        except Exception as error:  # A user's detector may raise anything.
+            raise detection.DetectionError(
+                f"the detector failed on a picture of {image.shape[1]} x "
+                f"{image.shape[0]} pixels: {type(error).__name__}: {error}"
+            ) from error
+        wrong = [one for one in found if not isinstance(one, detection.Detection)]
+        if wrong:
+            raise detection.DetectionError(
+                "expected from the detector a list of detection.Detection; it has "
+                f"{type(wrong[0]).__name__}"
+            )
+        return sorted(found, key=_area, reverse=True)
+
+
+def _area(face: detection.Detection) -> float:
+    left, top, right, bottom = face.box
+    return (right - left) * (bottom - top)
+
+
+def _face(
+    found: detection.Detection | None,
+    tasks: Sequence[Task],
+    answers: dict[str, np.ndarray],
+    row: int,
+) -> Face:
+    values, probabilities = {}, {}
+    for task in tasks:
+        answer = answers[task.name][row]
+        if task.is_regression:
+            values |= {name: float(answers[name][row]) for name in task.outputs}
+        else:
+            values[task.name] = task.classes[int(answer.argmax())]
+            probabilities[task.name] = dict(
+                zip(task.classes, answer.tolist(), strict=True)
+            )
+    if found is None:
+        return Face(None, None, values, probabilities)
+    score = None if found.score is None else float(found.score)
+    box = tuple(round(float(end)) for end in found.box)
+    return Face(box, score, values, probabilities)

@@ -1,0 +1,277 @@
+"""Answers from anything that was trained or exported here.
+
+`load` takes a workdir, a SavedModel folder, a preset or a .tflite file and gives
+the same `Runtime`: pixels in, answers by task name out. A .tflite file needs
+neither TensorFlow nor Keras to be installed beside LiteRT's runtime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hydranet_tf import tasks as tasks_lib
+from hydranet_tf.inference import litert_metadata, loading
+from hydranet_tf.inference.loading import LoadError
+from hydranet_tf.tasks import Task
+
+if TYPE_CHECKING:
+    from hydranet_tf.model import HydraNet
+
+# Large enough to keep the cores busy, small enough for 200 pixel images in a
+# gigabyte.
+_BATCH_SIZE = 32
+
+_KINDS = (
+    "a workdir of train.py (with config.json and checkpoints/), or of export.py a "
+    "SavedModel folder (with saved_model.pb, or with its versions 1, 2, ...), a "
+    "preset (with metadata.json) or a .tflite file"
+)
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """A network that is ready to answer; may be called from several threads.
+
+    Attributes:
+        tasks: what it answers, with class names in order.
+        image_size: side of its images in pixels.
+        batch_size: images that `run` takes at once.
+        run: uint8 images `[batch_size or 1, size, size, 3]` to answers.
+    """
+
+    tasks: tuple[Task, ...]
+    image_size: int
+    batch_size: int
+    run: Run
+
+    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers every task for every image.
+
+        Args:
+            images: uint8 `[n, size, size, 3]`, RGB 0..255, cut and resized as
+                `decoding.decode_and_resize` does; n may be 0.
+
+        Returns:
+            By the names of `task.outputs`, float32: `[n]` in the task's unit,
+            or probabilities `[n, classes]`.
+
+        Raises:
+            ValueError: if the images have another type or shape.
+        """
+        images = np.asarray(images)
+        expected = (self.image_size, self.image_size, 3)
+        if images.dtype != np.uint8 or images.shape[1:] != expected:
+            raise ValueError(
+                f"expected uint8 images of the shape [n, {self.image_size}, "
+                f"{self.image_size}, 3], RGB 0..255; got {images.dtype} of the "
+                f"shape {list(images.shape)}"
+            )
+        parts = [
+            self._padded(images[start : start + self.batch_size])
+            for start in range(0, len(images), self.batch_size)
+        ]
+        return {
+            name: np.concatenate([_empty(task), *(part[name] for part in parts)])
+            for task in self.tasks
+            for name in task.outputs
+        }
+
+    def _padded(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs a batch at one of two sizes, so that nothing compiles again.
+
+        A single image, as from a camera, is not made to wait for a full batch.
+        """
+        n = len(images)
+        missing = 0 if n == 1 else self.batch_size - n
+        padded = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        return {name: values[:n] for name, values in self.run(padded).items()}
+
+
+def load(path: str | Path) -> Runtime:
+    """Loads a workdir, a SavedModel or a .tflite file.
+
+    Args:
+        path: a workdir (its best checkpoint is taken), a SavedModel or the
+            folder that holds its versions (the highest is taken), a preset, or
+            a .tflite file, whose description is NAME.json beside it or, where
+            that is not there, within it.
+
+    Raises:
+        LoadError: if it is none of these, or is damaged.
+    """
+    path = Path(path).expanduser()
+    if path.is_file() and path.suffix == ".tflite":
+        return _load_litert(path)
+    if path.is_dir():
+        network = loading.load(path)
+        if network:
+            return from_model(network)
+        folder = _saved_model_in(path)
+        if folder:
+            return _load_saved_model(folder)
+    if not path.exists():
+        found = "which does not exist"
+    elif path.is_file():
+        found = "another kind of file"
+    else:
+        names = sorted(child.name for child in path.iterdir())
+        found = f"a folder with {', '.join(names[:8])}" if names else "an empty folder"
+    raise LoadError(f"expected {_KINDS}; got {path}, {found}")
+
+
+def from_model(model: HydraNet) -> Runtime:
+    """Wraps a Keras model in memory, under any backend."""
+    from hydranet_tf.model import answer_model
+
+    answers = answer_model(model)
+    # Keras builds the compiled function on the first call, which two threads
+    # must not do at once.
+    lock = threading.Lock()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        with lock:
+            return answers.predict_on_batch(images)
+
+    return Runtime(tuple(model.tasks), model.image_size, _BATCH_SIZE, run)
+
+
+def _saved_model_in(path: Path) -> Path | None:
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [
+        child
+        for child in path.iterdir()
+        if child.name.isascii()
+        and child.name.isdecimal()
+        and (child / "saved_model.pb").is_file()
+    ]
+    return max(versions, key=lambda child: int(child.name), default=None)
+
+
+def _load_saved_model(folder: Path) -> Runtime:
+    import tensorflow as tf
+
+    from hydranet_tf.exporting import saved_model
+
+    asset = folder / "assets" / saved_model.DESCRIPTION
+    tasks, image_size = _read_description(asset)
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except Exception as error:  # TensorFlow raises a dozen kinds here.
+        raise LoadError(
+            f"cannot read the SavedModel {folder}: {_first_line(error)}. It is "
+            "damaged or incomplete; export it again"
+        ) from error
+    if saved_model.PIXELS not in loaded.signatures:
+        raise LoadError(
+            f"expected a signature {saved_model.PIXELS!r} in {folder}; it has "
+            f"{sorted(loaded.signatures)}. Export it again with export.py"
+        )
+    outputs = loaded.signatures[saved_model.PIXELS].structured_outputs
+    _check_names(folder, tasks, outputs)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        # By way of `loaded`: a signature alone does not keep the variables
+        # alive that it reads.
+        outputs = loaded.signatures[saved_model.PIXELS](images=tf.constant(images))
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    return Runtime(tasks, image_size, _BATCH_SIZE, run)
+
+
+def _load_litert(path: Path) -> Runtime:
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        description, content = litert_metadata.read(path)
+    except litert_metadata.MetadataError as error:
+        raise LoadError(str(error)) from error
+    tasks, image_size = _tasks_and_size(description, f"the description of {path}")
+    try:
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        signature = interpreter.get_signature_runner()
+    except (ValueError, RuntimeError) as error:
+        raise LoadError(
+            f"LiteRT cannot run {path}: {_first_line(error)}. Export it again"
+        ) from error
+    outputs = signature.get_output_details()
+    _check_names(path, tasks, outputs)
+    image = signature.get_input_details()["images"]
+    # The interpreter writes answers into its own buffers: one caller at a time.
+    lock = threading.Lock()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        with lock:
+            found = signature(images=images.astype(image["dtype"]))
+            return {
+                name: _dequantized(output, outputs[name]["quantization"])
+                for name, output in found.items()
+            }
+
+    has_static_batch = image["shape_signature"][0] == 1
+    batch_size = 1 if has_static_batch else _BATCH_SIZE
+    return Runtime(tasks, image_size, batch_size, run)
+
+
+def _dequantized(output: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:
+    """A copy in years or probabilities of what an interpreter's buffer holds."""
+    scale, zero_point = quantization
+    if output.dtype == np.float32:
+        return np.array(output)
+    return (output.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def _read_description(path: Path) -> tuple[tuple[Task, ...], int]:
+    """Reads tasks and image size from the JSON that came with an export."""
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LoadError(
+            f"expected {path}, which names the classes and the image size and "
+            "is written by export.py: copy it along, or export again"
+        ) from None
+    except ValueError as error:
+        raise LoadError(
+            f"expected {path} to hold JSON as export.py writes it; got {error}. "
+            "Export again"
+        ) from error
+    return _tasks_and_size(description, str(path))
+
+
+def _tasks_and_size(description: Any, source: str) -> tuple[tuple[Task, ...], int]:
+    try:
+        tasks = tasks_lib.from_json(json.dumps(description["tasks"]))
+        return tasks, int(description["image_size"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise LoadError(
+            f"expected {source} to hold tasks and image_size as export.py writes "
+            f"them; got {error!r}. Export again"
+        ) from error
+
+
+def _check_names(path: Path, tasks: tuple[Task, ...], outputs) -> None:
+    expected = sorted(name for task in tasks for name in task.outputs)
+    if sorted(outputs) != expected:
+        raise LoadError(
+            f"expected the outputs {expected} from {path}; it has "
+            f"{sorted(outputs)}. Its description is from another export"
+        )
+
+
+def _empty(task: Task) -> np.ndarray:
+    shape = (0,) if task.is_regression else (0, len(task.classes))
+    return np.zeros(shape, np.float32)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

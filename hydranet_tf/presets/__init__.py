@@ -1,0 +1,139 @@
+"""A network to give away: one folder that holds all that its answers depend on.
+
+    preset/
+        config.json    what `HydraNet.from_config` takes
+        weights.npz    the arrays by path: kernels in 8 bits with a scale for each
+                       output, biases and statistics in 32
+        tasks.json     names, units and classes in order
+        metadata.json  SHA-256 of the three, and where they come from
+        MODEL_CARD.md
+
+`HydraNet.from_preset` loads it. Nothing in it is ever unpickled, and each file is
+compared with its SHA-256 before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from hydranet_tf.io import array_file
+
+CONFIG, WEIGHTS, TASKS = "config.json", "weights.npz", "tasks.json"
+METADATA = "metadata.json"
+FORMAT = 2
+
+# What the scales of a kernel are called.
+_SCALES = ".scales"
+# The largest weight of an output channel stands at this, as in LiteRT.
+_LARGEST = 127
+
+
+class PresetError(ValueError):
+    """A folder that is no whole preset; the message says what is wrong."""
+
+
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    variables: Mapping[str, keras.Variable],
+    tasks: str,
+    origin: Mapping[str, Any],
+) -> None:
+    """Writes all but the card.
+
+    Args:
+        folder: is made.
+        config: of the network.
+        variables: its weights by path. Kernels are rounded to 8 bits, as LiteRT's
+            dynamic range does: a quarter of the size, and the scores stay.
+        tasks: the text of tasks.json.
+        origin: goes into metadata.json.
+    """
+    folder.mkdir()
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / TASKS).write_text(tasks + "\n", encoding="utf-8")
+    arrays = {}
+    for name, variable in variables.items():
+        array = keras.ops.convert_to_numpy(variable).astype(np.float32)
+        axes = _within_an_output(array.shape)
+        if axes:
+            largest = np.abs(array).max(axes, keepdims=True)
+            scales = np.where(largest > 0, largest, 1) / np.float32(_LARGEST)
+            arrays[name + _SCALES] = scales
+            array = np.round(array / scales).astype(np.int8)
+        arrays[name] = array
+    # A tenth smaller, and read as quickly: a repository carries such files.
+    np.savez_compressed(folder / WEIGHTS, **arrays)
+    metadata = {
+        **origin,
+        "format": FORMAT,
+        "sha256": {n: array_file.sha256(folder / n) for n in (CONFIG, WEIGHTS, TASKS)},
+    }
+    text = json.dumps(metadata, indent=2) + "\n"
+    (folder / METADATA).write_text(text, encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Checks every file and returns the network's configuration.
+
+    Raises:
+        PresetError: if a file is missing, unreadable or not what was written.
+    """
+    try:
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        if metadata["format"] != FORMAT:
+            raise PresetError(
+                f"the preset {folder} has the format {metadata['format']!r}; this "
+                f"version reads {FORMAT}. Use the version that wrote it"
+            )
+        for name in (CONFIG, WEIGHTS, TASKS):
+            if array_file.sha256(folder / name) != metadata["sha256"][name]:
+                raise PresetError(
+                    f"{folder / name} is not the file that {METADATA} names: their "
+                    "sha256 differ. It was damaged or changed; copy the preset again"
+                )
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except PresetError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PresetError(
+            f"expected the preset {folder} to hold {CONFIG}, {WEIGHTS}, {TASKS} and "
+            f"{METADATA} as export.py writes them; got {error!r}. Copy it again"
+        ) from error
+
+
+def assign(folder: Path, variables: Mapping[str, keras.Variable]) -> None:
+    """Assigns the weights; all of them fit, or nothing changes.
+
+    Raises:
+        PresetError: if they are of another network.
+    """
+    expected = {}
+    for name, variable in variables.items():
+        shape = tuple(variable.shape)
+        axes = _within_an_output(shape)
+        expected[name] = (shape, "int8" if axes else "float32")
+        if axes:
+            one_each = (1 if i in axes else n for i, n in enumerate(shape))
+            expected[name + _SCALES] = (tuple(one_each), "float32")
+    try:
+        arrays = array_file.read(folder / WEIGHTS, expected)
+    except array_file.ArrayFileError as error:
+        raise PresetError(f"{folder / WEIGHTS} {error}") from error
+    for name, variable in variables.items():
+        variable.assign(arrays[name] * arrays.get(name + _SCALES, 1))
+
+
+def _within_an_output(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of a kernel along which its weights share a scale; none for a vector."""
+    if len(shape) < 2:
+        return ()
+    # A depthwise kernel is [height, width, channels, 1].
+    of_output = 2 if len(shape) == 4 and shape[3] == 1 else len(shape) - 1
+    return tuple(axis for axis in range(len(shape)) if axis != of_output)

@@ -1,0 +1,114 @@
+"""Where a run starts: at published weights of its backbone, or at a whole network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from hydranet_tf import losses, tasks
+from hydranet_tf.backbones import pretrained
+from hydranet_tf.config import LEARNED, ConfigError, TrainingConfig
+from hydranet_tf.inference import loading
+from hydranet_tf.model import HydraNet, head_layers
+
+_BACKBONE = "backbone"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """First weights of a run.
+
+    Attributes:
+        about: where they come from, for run.json: `path`, `sha256` and
+            `parts`, what of the network they fill.
+        assign: gives them to the network; what they do not hold stays as it is.
+    """
+
+    about: Mapping[str, str]
+    assign: Callable[[HydraNet], None]
+
+
+def read(config: TrainingConfig) -> Start | None:
+    """Reads the weights that the settings name; None for random ones.
+
+    Raises:
+        ConfigError: if the network that is named has another backbone or width.
+        hydranet_tf.inference.loading.LoadError: if there is none, or it is damaged.
+        hydranet_tf.backbones.pretrained.WeightsError: if the backbone's weights
+            cannot be read or do not fit.
+    """
+    if config.start_from:
+        return _network(config, Path(config.start_from).expanduser())
+    if not config.backbone_weights:
+        return None
+    weights = pretrained.read(
+        config.backbone_weights, config.backbone, config.width or None
+    )
+    return Start(
+        {**weights.about, "parts": _BACKBONE},
+        lambda model: pretrained.assign(weights, model.network.variables),
+    )
+
+
+def _network(config: TrainingConfig, path: Path) -> Start:
+    network = loading.load(path)
+    if network is None:
+        raise loading.LoadError(
+            "--start_from: expected a workdir of train.py with a checkpoint, or a "
+            f"preset of export.py; got {path}, which is neither"
+        )
+    if (network.backbone, network.width) != (config.backbone, config.width or None):
+        raise ConfigError(
+            f"--start_from: the network of {path} has "
+            f"--backbone={network.backbone} --width={network.width or 0}; this run has "
+            f"--backbone={config.backbone} --width={config.width}. Give the same"
+        )
+    asked = tasks.with_head(tasks.TASKS, config.age_head)
+    # A head whose classes, unit or kind differ would answer another question.
+    kept = [task for task in network.tasks if task in asked]
+    other = {
+        layer
+        for task in network.tasks
+        if task not in kept
+        for layer in head_layers(task)
+    }
+    arrays = {
+        variable.path: keras.ops.convert_to_numpy(variable)
+        for variable in network.network.variables
+        if other.isdisjoint(variable.path.split("/"))
+    }
+    parts = [_BACKBONE, *(f"head of {task.name}" for task in kept)]
+    # A preset has none that were learned, and for other tasks they mean nothing.
+    learned = None
+    if (
+        isinstance(network.weighting, losses.UncertaintyWeights)
+        and network.tasks == asked
+        and config.loss_weights == LEARNED
+    ):
+        learned = keras.ops.convert_to_numpy(network.weighting.log_variances())
+        parts.append("loss weights")
+    about = {
+        "path": str(path),
+        "sha256": _sha256(arrays.values()),
+        "parts": ", ".join(parts),
+    }
+    weights = pretrained.Weights(arrays, about)
+
+    def assign(model: HydraNet) -> None:
+        pretrained.assign(weights, model.network.variables)
+        if learned is not None:
+            model.weighting.assign_log_variances(learned)
+
+    return Start(about, assign)
+
+
+def _sha256(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,380 @@
+"""Training: from settings and a workdir to a network."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+import keras
+from absl import logging
+
+from hydranet_tf import checkpoints, losses, tasks
+from hydranet_tf.backbones import pretrained
+from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.inference import loading
+from hydranet_tf.metrics import score_name, task_metrics
+from hydranet_tf.model import HydraNet
+from hydranet_tf.training import (
+    averaging,
+    callbacks,
+    distillation,
+    initialization,
+    optimizers,
+    preemption,
+    proportions,
+    source_scores,
+    strategies,
+)
+from hydranet_tf.training.workdir import WorkdirError, describe, opened
+
+# What a user can mend; train.py shows these without a traceback.
+ERRORS = (
+    ConfigError,
+    WorkdirError,
+    callbacks.LogError,
+    callbacks.TrainingDiverged,
+    checkpoints.CheckpointError,
+    pipeline.BadImagesError,
+    pipeline.DamagedCacheError,
+    pipeline.TooFewExamplesError,
+    loading.LoadError,
+    pretrained.WeightsError,
+    sources.SourceError,
+)
+
+
+def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
+    """Trains a network, or goes on where the same run stopped.
+
+    Args:
+        config: the settings.
+        workdir: new, or of a run with the same settings (those of
+            `config.MAY_CHANGE` may differ). Nothing in it is overwritten.
+
+    Returns:
+        The network as it is after the last epoch; the best one is in the
+        workdir.
+
+    Raises:
+        WorkdirError: if the workdir cannot be written, holds something else,
+            belongs to a run with other settings or other data, or is in use by
+            another process.
+        ConfigError: on a monitored score that does not exist.
+        hydranet_tf.backbones.pretrained.WeightsError,
+        hydranet_tf.inference.loading.LoadError: if the first weights cannot be
+            read or do not fit.
+        hydranet_tf.data.sources.SourceError: if the data cannot be read.
+        hydranet_tf.training.callbacks.TrainingDiverged: if the loss is NaN.
+        hydranet_tf.checkpoints.CheckpointError: if a checkpoint cannot be
+            written or read.
+        hydranet_tf.training.preemption.Preempted: on SIGTERM, after a checkpoint.
+    """
+    workdir = Path(workdir)
+    known_scores = [score_name(task) for task in tasks.TASKS]
+    names = sources.listed(config.data, config.split_lists)
+    if len(names) > 1:
+        known_scores += [f"{n}/{score}" for n in names for score in known_scores]
+    if config.monitor not in known_scores:
+        raise ConfigError(
+            f"--monitor: unknown score {config.monitor!r}; known are "
+            f"{', '.join(known_scores)}"
+        )
+    with preemption.notice() as notice, strategies.start(config, workdir) as devices:
+        # Before the workdir keeps a setting that would have to be changed.
+        # A checkpoint has later weights.
+        start = None if checkpoints.any_saved(workdir) else initialization.read(config)
+        with opened(devices.folder, config):
+            return _train(config, workdir, devices, notice, start)
+
+
+def _train(
+    config: TrainingConfig,
+    resumed: Path,
+    devices: strategies.Devices,
+    notice: preemption.Notice,
+    start: initialization.Start | None,
+) -> HydraNet:
+    # The chief's is the same; the others read there and write elsewhere.
+    workdir = devices.folder
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        _make_deterministic()
+    keras.mixed_precision.set_dtype_policy(config.precision)
+
+    training, validation = (_load(config, split) for split in ("train", "validation"))
+    if config.teacher:
+        training = distillation.blended(training, config)
+    training = proportions.drawn(training, config)
+    steps = pipeline.steps_per_epoch(training, config.batch_size)
+    with devices.scope():
+        model = build_model(config, training)
+        if start is not None:
+            start.assign(model)
+        compile_model(model, config, steps)
+    about = None if start is None else start.about
+    describe(workdir, model, training, validation, about)
+    # In the scope, where the optimiser makes its variables.
+    with devices.scope():
+        progress = checkpoints.restore(resumed, model) or checkpoints.Progress()
+    devices.agree(
+        settings=config.that_make_the_run(),
+        data=(training.digest(), validation.digest()),
+        weights=about and about["sha256"],
+        checkpoint=progress,
+    )
+    _announce(devices, config, model, training, validation, about, progress)
+    if _ended(config, progress):
+        print("the run is finished; raise --epochs to go on", flush=True)
+        averaging.keep_average(model)
+        return model
+
+    hooks = [
+        callbacks.StopOnNonFinite(),
+        *source_scores.hooks(validation, config.batch_size),
+        *([averaging.ValidateAverage()] if config.ema_momentum else []),
+        # First of those that read the logs: it completes them.
+        callbacks.EpochLog(workdir, progress, config.batch_size),
+        callbacks.ProgressBar(
+            config.epochs, config.batch_size, validation.examples.source_names
+        ),
+        *_tensorboard(workdir, devices, validation, config.batch_size),
+        # Last: a checkpoint says that everything before it is on disk.
+        callbacks.Checkpointing(
+            workdir,
+            progress,
+            config.monitor,
+            config.patience,
+            # To read the scores inside an epoch, several workers would have to stop
+            # at the same step; clock and SIGTERM come to each at its own.
+            0 if devices.workers else config.checkpoint_minutes,
+            notice,
+        ),
+    ]
+    with contextlib.nullcontext() if devices.workers else notice.awaited():
+        if progress.batch:
+            _end_epoch(model, config, training, validation, progress, hooks)
+        if not _ended(config, progress):
+            _fit(model, config, training, validation, progress, steps, hooks)
+    averaging.keep_average(model)
+    return model
+
+
+def _ended(config: TrainingConfig, progress: checkpoints.Progress) -> bool:
+    return progress.finished or progress.epoch >= config.epochs
+
+
+def _fit(model, config, training, validation, progress, steps, hooks) -> None:
+    """Trains `steps` batches an epoch from where the progress stands."""
+    model.fit(
+        pipeline.training_batches(
+            training, config.batch_size, config.seed, progress.epoch, progress.batch
+        ),
+        initial_epoch=progress.epoch,
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        validation_data=pipeline.validation_batches(validation, config.batch_size),
+        validation_steps=pipeline.validation_steps(validation, config.batch_size),
+        # The order is the pipeline's; Keras cannot shuffle a data set.
+        shuffle=False,
+        verbose=0,
+        callbacks=hooks,
+    )
+
+
+def _end_epoch(model, config, training, validation, progress, hooks) -> None:
+    """Trains and validates what is left of an epoch that was broken off."""
+    batches = pipeline.validation_batches(validation, config.batch_size)
+    # Keras makes the variables of scores at their first use; they are to be set
+    # before it.
+    model.evaluate(batches, steps=1, verbose=0)
+    left = pipeline.steps_per_epoch(training, config.batch_size) - progress.batch
+    if left:
+        hooks = [*hooks, callbacks.EndWithEpoch()]
+        with contextlib.suppress(callbacks.EpochEnded):
+            _fit(model, config, training, validation, progress, left, hooks)
+        return
+    # `fit` takes at least one step, and here only the validation is left.
+    epoch = progress.epoch
+    hooks = keras.callbacks.CallbackList(
+        hooks, model=model, epochs=config.epochs, steps=left
+    )
+    hooks.on_train_begin()
+    hooks.on_epoch_begin(epoch)
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    scores = model.evaluate(
+        batches,
+        steps=pipeline.validation_steps(validation, config.batch_size),
+        verbose=0,
+        return_dict=True,
+        callbacks=hooks,
+    )
+    logs.update((f"val_{name}", value) for name, value in scores.items())
+    hooks.on_epoch_end(epoch, logs)
+    hooks.on_train_end(logs)
+
+
+def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
+    """The network with its loss weights, not compiled."""
+    asked = tasks.with_head(tasks.TASKS, config.age_head)
+    fixed = config.fixed_loss_weights()
+    if fixed is not None:
+        weighting = losses.FixedWeights(fixed)
+    else:
+        labels = training.examples.labels
+        weighting = losses.UncertaintyWeights(
+            [task.kind for task in asked],
+            [losses.constant_answer_loss(task, labels[task.name]) for task in asked],
+            rate=config.loss_weights_rate,
+        )
+    model = HydraNet(
+        backbone=config.backbone,
+        image_size=config.image_size,
+        width=config.width or None,
+        augmentation=config.augmentation,
+        dropout=config.dropout,
+        mixup=config.mixup,
+        weighting=weighting,
+        seed=config.seed,
+        tasks=asked,
+        mirrored=config.mirrored,
+    )
+    if config.sync_batch_norm:
+        strategies.synchronise_batch_norm(model)
+    return model
+
+
+def compile_model(
+    model: HydraNet, config: TrainingConfig, steps_per_epoch: int
+) -> None:
+    """Gives the network its optimiser and scores, in the scope it was made in."""
+    optimizer = make_optimizer(config, steps_per_epoch)
+    # Decay draws kernels towards zero; for scales, shifts and log-variances
+    # zero is not the neutral value.
+    getattr(optimizer, "inner_optimizer", optimizer).exclude_from_weight_decay(
+        var_list=[v for v in model.trainable_variables if v.name != "kernel"]
+    )
+    model.compile(
+        optimizer=optimizer,
+        metrics=task_metrics(model.tasks),
+        # Without it the JAX backend would run each operation by itself.
+        jit_compile=config.xla or keras.backend.backend() == "jax",
+    )
+
+
+def make_optimizer(
+    config: TrainingConfig, steps_per_epoch: int
+) -> keras.optimizers.Optimizer:
+    """The optimiser with its schedule."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    rate = _learning_rate(config, warmup, config.epochs * steps_per_epoch)
+    options = {
+        "learning_rate": rate,
+        "weight_decay": config.weight_decay or None,
+        "gradient_accumulation_steps": (
+            config.accumulate_steps if config.accumulate_steps > 1 else None
+        ),
+    }
+    if config.ema_momentum:
+        # None: the averages stay beside the weights until someone asks for them.
+        options |= {
+            "use_ema": True,
+            "ema_momentum": config.ema_momentum,
+            "ema_overwrite_frequency": None,
+        }
+    if config.gradient_clip_norm:
+        options["global_clipnorm"] = config.gradient_clip_norm
+    if config.optimizer == "sgd":
+        options |= {"momentum": config.momentum, "nesterov": True}
+    # Keras' Adam takes a decoupled decay as AdamW does; at the published
+    # 3e-4 and 1e-5 the difference to a coupled one is below 1e-8 a step.
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+    }
+    return optimizers.optimizer(
+        kinds[config.optimizer], config.precision == "mixed_float16", **options
+    )
+
+
+def _learning_rate(config: TrainingConfig, warmup: int, steps: int):
+    schedules = keras.optimizers.schedules
+    if config.schedule == "cosine":
+        return schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else config.learning_rate,
+            decay_steps=steps - warmup,
+            warmup_target=config.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if not warmup:
+        return config.learning_rate
+    # A line to the full rate, and constant after its end.
+    return schedules.PolynomialDecay(
+        initial_learning_rate=0.0,
+        decay_steps=warmup,
+        end_learning_rate=config.learning_rate,
+    )
+
+
+def _load(config: TrainingConfig, split: str) -> Faces:
+    examples = sources.open_source(
+        config.data,
+        split,
+        data_dir=config.data_dir or None,
+        split_lists=config.split_lists or None,
+    )
+    return pipeline.load_faces(
+        examples, config.image_size, config.cache, config.max_bad_images
+    )
+
+
+def _announce(devices, config, model, training, validation, start, progress) -> None:
+    weights = sum(math.prod(w.shape) for w in model.trainable_weights)
+    print(
+        f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
+        f"{config.precision}, {keras.backend.backend()} backend, on "
+        f"{devices.replicas} device{'s' * (devices.replicas > 1)} "
+        f"({devices.strategy})\n"
+        f"{len(training):,} faces to train, {len(validation):,} to validate; "
+        f"workdir {devices.folder}",
+        *proportions.lines(training, validation),
+        sep="\n",
+        flush=True,
+    )
+    if start:
+        print(f"starts from {start['path']}: {start['parts']}", flush=True)
+    if progress.step:
+        batches = f" and {progress.batch} batches" if progress.batch else ""
+        print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
+
+
+def _tensorboard(
+    workdir: Path, devices, validation: Faces, batch_size: int
+) -> list[keras.callbacks.Callback]:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        logging.warning(
+            "tensorboard is not installed: curves are in metrics.jsonl only"
+        )
+        return []
+    # Imports TensorFlow, whatever the backend.
+    from hydranet_tf.training.tensorboard import Curves
+    from hydranet_tf.training.worst_faces import WorstFaces
+
+    curves = Curves(workdir, lambda: callbacks.logged(workdir))
+    if devices.workers:
+        # No worker may compute alone what the network of all of them is part of.
+        return [curves]
+    return [curves, WorstFaces(workdir, validation, batch_size)]
+
+
+def _make_deterministic() -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()

@@ -1,0 +1,231 @@
+"""The folder of a run: whose it is, who writes in it, what it was made of.
+
+workdir/
+    config.json  settings           run.json  versions, command, data
+    model.json   the network        tasks.json  the labels' names
+    lock         held by the process that writes; left behind, it means nothing
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import filelock
+import keras
+
+from hydranet_tf import __version__, tasks
+from hydranet_tf.checkpoints import FOLDER
+from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.io import atomic
+from hydranet_tf.model import HydraNet
+
+_CONFIG = "config.json"
+_RUN = "run.json"
+_LOCK = "lock"
+_VERSIONS = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow",
+             "tensorflow-datasets")  # fmt: skip
+
+
+class WorkdirError(RuntimeError):
+    """A workdir that cannot be used; the message says why."""
+
+
+@contextlib.contextmanager
+def opened(workdir: Path, config: TrainingConfig) -> Iterator[None]:
+    """Makes or reopens a workdir; its body is the only one to write there.
+
+    Raises:
+        WorkdirError: if the workdir cannot be written, holds something else,
+            belongs to a run with other settings, or another process has it
+            open.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        # Before anything is touched.
+        _check(workdir, config)
+        lock = _locked(workdir)
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+    with lock:
+        try:
+            # Again: another process may have been here until it let go.
+            _check(workdir, config)
+            for folder in (workdir, workdir / FOLDER):
+                atomic.remove_unfinished(folder)
+            atomic.write_text(workdir / _CONFIG, config.to_json())
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
+        yield
+
+
+def _unwritable(workdir: Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"cannot write to workdir {workdir}: {error}. Give a folder that can be written"
+    )
+
+
+def _check(workdir: Path, config: TrainingConfig) -> None:
+    described = workdir / _CONFIG
+    if described.exists():
+        before = _read(described, TrainingConfig.from_json)
+        # Written once the data could be read: before it there is no run.
+        began = (workdir / _RUN).exists()
+        conflicts = before.conflicts(config)
+        if began and conflicts:
+            raise WorkdirError(
+                f"{workdir} belongs to a run with other settings:\n  "
+                + "\n  ".join(conflicts)
+                + "\nGive the old settings to resume it, or another "
+                "--workdir"
+            )
+    elif any(path.name != _LOCK for path in workdir.iterdir()):
+        raise WorkdirError(
+            f"{workdir} is not empty and holds no {_CONFIG}: it is not a "
+            "workdir of a run. Give a new or empty folder"
+        )
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ConfigError:
+        raise
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise WorkdirError(
+            f"{path} is damaged ({error!r}). Bring it back from a copy, or give "
+            "another --workdir"
+        ) from error
+
+
+def _locked(workdir: Path) -> TextIO:
+    """The lock file, open and locked: the system unlocks it with our end."""
+    file = (workdir / _LOCK).open("a+")
+    try:
+        if not filelock.lock_descriptor(file.fileno(), blocking=False):
+            raise WorkdirError(
+                f"{workdir} is in use by {_holder(file)}. Wait for that run, end it, "
+                "or give another --workdir"
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        return file.read().strip() or "a process that has just begun"
+    except OSError:  # Windows lets nobody read what another has locked.
+        return "another process"
+
+
+def describe(
+    workdir: Path,
+    model: HydraNet,
+    training: Faces,
+    validation: Faces,
+    start: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what is needed to repeat the run; checks that it is the same.
+
+    Args:
+        workdir: of the run.
+        model: what it trains.
+        training, validation: its data.
+        start: where the first weights came from; None for random ones.
+
+    Raises:
+        WorkdirError: if the run began with other data, or nothing can be
+            written.
+    """
+    described = workdir / _RUN
+    data = {
+        split: {
+            "examples": len(faces),
+            "digest": faces.digest(),
+            "skipped": [
+                dataclasses.asdict(skipped)
+                for skipped in (*faces.examples.skipped, *faces.bad)
+            ],
+        }
+        for split, faces in (("train", training), ("validation", validation))
+    }
+    if described.exists():
+        before = _read(described, _known_data)
+        for split in data:
+            examples, digest = before[split]
+            if digest != data[split]["digest"]:
+                raise WorkdirError(
+                    f"the {split} part is not what this run began with "
+                    f"({examples} examples then, {data[split]['examples']} "
+                    "now): bring the old data back, or give another --workdir"
+                )
+        return
+    run = {
+        "hydranet_tf": __version__,
+        "commit": _commit(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "keras_backend": keras.backend.backend(),
+        "versions": _versions(),
+        "data": data,
+        "start": start,
+    }
+    try:
+        atomic.write_text(workdir / "tasks.json", tasks.to_json(model.tasks))
+        network = json.dumps(model.get_config(), indent=2)
+        atomic.write_text(workdir / "model.json", network)
+        # Last: where it is, the others are.
+        atomic.write_text(described, json.dumps(run, indent=2))
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+
+
+def _known_data(text: str) -> dict[str, tuple[int, str]]:
+    data = json.loads(text)["data"]
+    return {
+        split: (data[split]["examples"], data[split]["digest"])
+        for split in ("train", "validation")
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Commit of the code, with `+` where files were changed; None outside git."""
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

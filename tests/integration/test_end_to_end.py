@@ -1,0 +1,122 @@
+"""The scripts as users run them."""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+ROOT = Path(__file__).resolve().parents[2]
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """`make demo` with two epochs: all scripts, one after the other."""
+    folder = tmp_path_factory.mktemp("demo") / "out put"
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py", f"--output={folder}",
+         "--epochs=2"],
+        capture_output=True, text=True, cwd=folder.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_demo_ends_by_telling_where_things_lie(demo):
+    folder, printed = demo
+    end = printed[printed.index("Done. Look at") :]
+    paths = re.findall(r"^  (\S.*?)  ", end, re.MULTILINE)
+    assert len(paths) == 6
+    for path in paths:
+        assert glob.glob(path), path
+
+
+def test_demo_report_counts_every_test_face(demo):
+    folder, _ = demo
+    report = json.loads((folder / "report" / "report.json").read_text())
+    rows = (folder / "report" / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 256
+    assert "256" in json.dumps(report)
+
+
+def test_demo_learned_something(demo):
+    folder, _ = demo
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["loss"] < rows[0]["loss"]
+    # Chance is a fifth.
+    assert rows[1]["race_accuracy"] > 0.4
+
+
+def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
+    folder, _ = demo
+    command = [
+        sys.executable, ROOT / "evaluate.py", "--data=drawn_faces",
+        f"--data_dir={folder / 'data'}", "--split=test",
+        f"--model={folder / 'exports' / 'hydranet.tflite'}",
+        f"--output={tmp_path / 'report'}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+
+    def answers(path):
+        header, *rows = (path / "predictions.csv").read_text().splitlines()
+        at = header.split(",").index("predicted_age")
+        return [float(row.split(",")[at]) for row in rows]
+
+    workdir, tflite = answers(folder / "report"), answers(tmp_path / "report")
+    assert workdir == pytest.approx(tflite, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "hint"),
+    [
+        ("train.py", ["--workdir=w", "--epochs=0"], "--epochs must be above 0"),
+        ("train.py", ["--workdir=w", "--data=nowhere.csv"], "nowhere.csv"),
+        ("train.py", ["--workdir=w", "--backbone=vgg"], "resnet34"),
+        ("train.py", [], "--workdir"),
+        ("evaluate.py", ["--model=w", "--data=x", "--output=o"], "workdir"),
+        ("export.py", ["--workdir=w", "--output=o"], "no workdir"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_no_traceback(script, arguments, hint, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / script, *arguments],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode != 0
+    # absl prints usage to standard output.
+    assert hint in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_flagfiles_hold_settings_that_exist():
+    from hydranet_tf import config
+
+    files = sorted((ROOT / "configs").glob("*.flags"))
+    assert len(files) >= 3
+    known = set(config.TrainingConfig.__dataclass_fields__)
+    for file in files:
+        settings = flags.FlagValues().read_flags_from_files([f"--flagfile={file}"])
+        assert settings, file
+        names = {s.removeprefix("--").partition("=")[0] for s in settings}
+        assert names <= known, file
+        assert file.read_text().startswith("# "), "say what it is for"
+
+
+@pytest.mark.parametrize("script, chosen", [("train", None), ("evaluate", "0")])
+def test_onednn_is_used_unless_the_user_says_otherwise(script, chosen):
+    given = {k: v for k, v in os.environ.items() if k != ONEDNN}
+    done = subprocess.run(
+        [sys.executable, "-c",
+         f"import os, hydranet_tf.commands.{script}; print(os.environ[{ONEDNN!r}])"],
+        capture_output=True, text=True, cwd=ROOT,
+        env=given if chosen is None else {**given, ONEDNN: chosen},
+    )  # fmt: skip
+    assert done.stdout == f"{chosen or 1}\n", done.stderr

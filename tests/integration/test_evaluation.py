@@ -1,0 +1,244 @@
+"""From models of all kinds to a report on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from report_files import FILES, names_in, read_json, read_rows
+
+from hydranet_tf import checkpoints, config
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.evaluation import evaluate, findings, temperatures
+from hydranet_tf.exporting import export
+from hydranet_tf.inference import runtimes
+from hydranet_tf.tasks import AGE, BINARY, RACE, Task
+from hydranet_tf.training import train
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of drawn faces and the workdir of a short run on it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    faces = synthetic.write_folder(folder / "faces", count=60, side=32)
+    settings = config.TrainingConfig(
+        data=str(faces), split_lists=str(faces / "splits"), backbone="tiny",
+        image_size=32, epochs=2, batch_size=12, augmentation="none",
+        age_head="distribution",
+    )  # fmt: skip
+    train.train(settings, folder / "run")
+    return folder
+
+
+def evaluated(trained, model, output, **options):
+    faces = trained / "faces"
+    options = {"split_lists": faces / "splits", **options}
+    return evaluate.evaluate_model(model, str(faces), "validation", output, **options)
+
+
+def test_a_workdir_from_end_to_end(trained, tmp_path):
+    faces = trained / "faces"
+    bad = "40_1_2_20170101000000099.jpg.chip.jpg"
+    (faces / bad).write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    listed = faces / "splits" / "validation.txt"
+    good = listed.read_text()
+    listed.write_text(good + bad + "\n")
+    try:
+        content = evaluated(trained, trained / "run", tmp_path, batch_size=5)
+    finally:
+        listed.write_text(good)
+        (faces / bad).unlink()
+    assert names_in(tmp_path) == FILES | {"margin_sensitivity.png"}
+    assert content["data"]["examples"] == 12
+    assert [row["id"] for row in content["data"]["bad_images"]] == [bad]
+    assert content["data"]["bad_images"][0]["reason"]
+    assert content["model"]["kind"] == "workdir"
+    run = (trained / "run" / "metrics.jsonl").read_text().splitlines()
+    best = min(map(json.loads, run), key=lambda row: row["val_age_mae"])
+    assert content["model"]["epoch"] == best["epoch"]
+    assert content["model"]["checkpoint"] == f"best-{best['step']:08d}"
+    values = content["model"]["loss_weights"]["values"]
+    assert values == {name: best[name] for name in ("alpha", "beta", "gamma")}
+    # What training measured on the same split is what is found here.
+    found = content["tasks"]
+    assert found["age"]["scores"]["mae"]["value"] == pytest.approx(
+        best["val_age_mae"], abs=1e-3
+    )
+    for task in ("gender", "race"):
+        assert found[task]["scores"]["accuracy"]["value"] == pytest.approx(
+            best[f"val_{task}_accuracy"]
+        )
+    check_margins(content, tmp_path)
+    check_interval(content, tmp_path)
+
+
+def check_interval(content, folder):
+    """Share of labels within, and width, of the intervals in the CSV file."""
+    with open(folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ends = [
+        [float(row[f"predicted_age_{end}"]) for row in rows] for end in ("low", "high")
+    ]
+    ages = [float(row["age"]) for row in rows]
+    inside = [a <= age <= b for a, age, b in zip(ends[0], ages, ends[1], strict=True)]
+    found = content["tasks"]["age"]["scores"]
+    assert found["coverage"]["value"] == pytest.approx(np.mean(inside))
+    assert found["width"]["value"] == pytest.approx(
+        np.mean(ends[1]) - np.mean(ends[0]), abs=1e-3
+    )
+    assert all(
+        a < float(row["predicted_age"]) < b
+        for a, row, b in zip(ends[0], rows, ends[1], strict=True)
+    )
+
+
+def check_margins(content, folder):
+    """All twelve faces as they are cut are what the whole report rests on."""
+    margin = content["margin_sensitivity"]
+    assert margin["faces"] == 12
+    at = margin["factors"].index(1.0)
+    for task, score in (("age", "mae"), ("gender", "accuracy"), ("race", "accuracy")):
+        assert margin["tasks"][task]["score"] == score
+        expected = content["tasks"][task]["scores"][score]
+        found = margin["tasks"][task]["values"][at]
+        assert found["n"] == expected["n"] == 12
+        assert found["value"] == pytest.approx(expected["value"], abs=1e-4)
+    values = [score["value"] for score in margin["tasks"]["age"]["values"]]
+    assert len(set(values)) == len(margin["factors"])
+    text = (folder / "report.md").read_text()
+    assert "## How much the crop matters" in text
+    assert "(margin_sensitivity.png)" in text
+    for factor, value in zip(margin["factors"], values, strict=True):
+        assert re.search(rf"\| {factor:g} +\| +{value:.2f} years \(", text)
+
+
+def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
+    workdir = shutil.copytree(trained / "run", tmp_path / "run")
+    plain = evaluated(trained, workdir, tmp_path / "plain")
+    assert plain["model"]["temperatures"] == {}
+    content = evaluated(trained, workdir, tmp_path / "report", calibrate=True)
+    kept = content["model"]["temperatures"]
+    assert set(kept) == {"age", "gender", "race"}
+    model = checkpoints.load_model(workdir)
+    assert model.temperatures == kept
+    # By hand from the probabilities before: log p is a logit up to a constant.
+    rows = read_rows(tmp_path / "plain")
+    names = [f"p_race_{name}" for name in RACE.classes]
+    p = np.array([[float(row[name]) for name in names] for row in rows])
+    labels = np.array([RACE.classes.index(row["race"]) for row in rows])
+    found = temperatures.fit([RACE], {"race": np.log(p)}, {"race": labels})
+    assert found["race"] == pytest.approx(kept["race"], rel=0.02)
+    after = read_rows(tmp_path / "report")
+    cooled = p ** (1 / kept["race"])
+    cooled /= cooled.sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        [[float(row[name]) for name in names] for row in after], cooled, atol=1e-3
+    )
+    assert "Temperatures of the heads" in (tmp_path / "report/report.md").read_text()
+    # Of one checkpoint alone.
+    assert checkpoints.temperatures_of(workdir, "best-00000099") == {}
+    (workdir / "temperatures.json").write_text('{"temperatures": {"race": 0}}')
+    with pytest.raises(checkpoints.CheckpointError, match="--calibrate again"):
+        checkpoints.load_model(workdir)
+
+
+def test_only_a_workdir_can_be_calibrated(trained, tmp_path):
+    model = tmp_path / "model.tflite"
+    model.write_bytes(b"")
+    with pytest.raises(evaluate.EvaluationError, match="keeps what it fits in a wor"):
+        evaluate._calibrate(model, None, 1)
+
+
+def test_exports_score_as_the_workdir_does(trained, tmp_path, undrawn):
+    faces = trained / "faces"
+    export.export_run(
+        trained / "run", tmp_path / "exports", data=str(faces),
+        split_lists=str(faces / "splits"),
+    )  # fmt: skip
+    models = {
+        "workdir": trained / "run",
+        "saved_model": tmp_path / "exports" / "hydranet",
+        "litert": tmp_path / "exports" / "hydranet.tflite",
+    }
+    found = {k: evaluated(trained, m, tmp_path / k) for k, m in models.items()}
+    digest = sources.open_source(
+        str(faces), "validation", split_lists=faces / "splits"
+    ).digest()
+    for kind, content in found.items():
+        assert content["model"]["kind"] == kind
+        assert content["data"]["digest"] == digest
+        for task in ("age", "gender", "race"):
+            for name, score in content["tasks"][task]["scores"].items():
+                expected = found["workdir"]["tasks"][task]["scores"][name]
+                assert score["value"] == pytest.approx(expected["value"], abs=1e-3)
+    assert found["litert"]["model"]["loss_weights"] is None
+
+
+def test_too_many_bad_images_stop_it(trained, tmp_path):
+    faces = synthetic.write_folder(tmp_path / "faces", count=10, side=32)
+    for name in (faces / "splits" / "validation.txt").read_text().split():
+        (faces / name).write_text("no image")
+    with pytest.raises(pipeline.BadImagesError, match="max_bad_images"):
+        evaluate.evaluate_model(
+            trained / "run", str(faces), "validation", tmp_path / "report",
+            split_lists=faces / "splits", max_bad_images=1,
+        )  # fmt: skip
+    assert names_in(tmp_path / "report") == set()
+
+
+def test_a_model_with_other_classes_is_refused(trained, tmp_path, monkeypatch):
+    swapped = Task("gender", BINARY, "beta", classes=("female", "male"))
+    loaded = runtimes.load(trained / "run")
+    other = runtimes.Runtime((AGE, swapped, RACE), 32, 4, loaded.run)
+    monkeypatch.setattr(runtimes, "load", lambda path: other)
+    with pytest.raises(findings.EvaluationError, match="male.*female.*female.*male"):
+        evaluated(trained, trained / "run", tmp_path)
+
+
+def run_main(*flags):
+    return subprocess.run(
+        [sys.executable, "evaluate.py", *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command(trained, tmp_path):
+    faces, output = trained / "faces", tmp_path / "report"
+    done = run_main(
+        f"--model={trained / 'run'}", f"--data={faces}", f"--output={output}",
+        f"--split_lists={faces / 'splits'}", "--split=test", "--show_faces",
+        f"--projector={tmp_path / 'points'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "data:image/jpeg" in (output / "report.html").read_text()
+    # As many points as faces, each with its picture.
+    points = (tmp_path / "points" / "features.tsv").read_text().splitlines()
+    assert len(points) == 12
+    assert (tmp_path / "points" / "sprite.png").exists()
+    assert "| age: mean absolute error" in done.stdout
+    assert "worst group by race accuracy: every group is small" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(output / "report.md")
+    assert read_json(output / "report.json")["data"]["split"] == "test"
+
+
+def test_the_command_on_a_wrong_path(tmp_path):
+    done = run_main(
+        f"--model={tmp_path / 'none'}", "--data=x", f"--output={tmp_path}"
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("evaluate.py: expected a workdir")
+    assert "which does not exist" in last
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,288 @@
+"""What is asked for, what is pinned, and what gets installed agree."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import hashlib
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import skimage.data
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from PIL import Image
+
+import hydranet_tf
+from hydranet_tf import extras
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETUP_CFG = REPOSITORY / "setup.cfg"
+
+# Extras that the lock installs.
+LOCKED_EXTRAS = ("train", "dev", "jax", "ray", "serve", "tf_serving")
+# What a second lock adds to it, for these.
+BENCH_LOCK = "requirements-bench.txt"
+BENCH_EXTRAS = ("bench", "faces", "teacher")
+# Asked for, though nothing of ours imports them; setup.cfg says what for.
+NEVER_IMPORTED = {
+    "dill",
+    "importlib-resources",
+    "ipykernel",
+    "onnxscript",
+    "pytest-xdist",
+    "python-multipart",
+    "ruff",
+    "setuptools",
+}
+
+
+def requirements() -> dict[str, list[str]]:
+    """The lines of `install_requires`, as `""`, and of every extra."""
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(SETUP_CFG)
+    groups = dict(config["options.extras_require"])
+    groups[""] = config["options"]["install_requires"]
+    return {name: text.strip().splitlines() for name, text in groups.items()}
+
+
+def pins(lock: str = "requirements.txt") -> dict[str, Version]:
+    """A lock by canonical name; each line must be `name==version` alone."""
+    found = {}
+    for line in (REPOSITORY / lock).read_text().splitlines():
+        if not line.startswith("#"):
+            match = re.fullmatch(r"([\w.-]+)==([\w.+!]+)", line)
+            assert match, f"expected name==version, got {line!r}"
+            found[canonicalize_name(match[1])] = Version(match[2])
+    return found
+
+
+def unsatisfied(line: str, locked: dict[str, Version]) -> str:
+    """Why the lock does not give what `line` asks for, or nothing."""
+    wanted = Requirement(line)
+    version = locked.get(canonicalize_name(wanted.name))
+    if version is None:
+        return f"{wanted.name} is not pinned"
+    if version not in wanted.specifier:
+        return f"{line} is asked for, {version} pinned"
+    return ""
+
+
+def imported(folders: Iterable[str]) -> set[str]:
+    """The distributions that the Python files of some folders import from.
+
+    Args:
+        folders: below the repository; `""` for the scripts in its root.
+
+    Returns:
+        Canonical names, without the standard library and our own modules.
+    """
+    tops, own = set(), {"hydranet_tf"}
+    # Their tests import them.
+    own |= {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")}
+    for folder in folders:
+        pattern = "**/*.py" if folder else "*.py"
+        for path in (REPOSITORY / folder).glob(pattern):
+            own.add(path.stem)
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    tops |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    tops.add(node.module.split(".")[0])
+    providers = importlib.metadata.packages_distributions()
+    found = set()
+    for top in tops - own - set(sys.stdlib_module_names):
+        (provider,) = set(providers.get(top, [top]))
+        # The CPU build of TensorFlow goes by another name.
+        found.add(canonicalize_name(provider).removesuffix("-cpu"))
+    return found
+
+
+def names(group: str) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements()[group]}
+
+
+def test_every_import_is_asked_for():
+    """Users go without the extras; whoever runs the tests has the locked ones."""
+    used = imported(["hydranet_tf", "datasets", ""])
+    measured = imported(["benchmarks"])
+    served = imported(["examples/serving"])
+    tested = imported(["tests", "datasets"])
+    ours = names("") | names("train")
+    assert {"tensorflow", "keras", "numpy"} <= used
+    # A builder's test stands beside it; an export without warm-up requests is
+    # whole; photographs are answered without workers too; JAX is imported where it
+    # is the backend.
+    optional = {"jax", "pillow-heif", "pytest", "ray", "tensorflow-serving-api"}
+    assert used - ours - names("serve") <= optional
+    # Benchmarks that ask for no peer run in what the tests run in.
+    assert measured <= ours | names("bench") | names("dev")
+    assert served <= ours | names("serve") | names("tf_serving")
+    # What remakes the reference answers of PyTorch is no test.
+    others = ("heic", "serve", "tf_serving", "reference")
+    assert tested <= ours | names("dev") | set.union(*map(names, others))
+
+
+def test_everything_asked_for_is_used():
+    folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
+    groups = ("", "train", "bench", "dev", "heic", "ray", "serve", "tf_serving")
+    asked = set.union(*(names(group) for group in groups))
+    assert asked - imported(folders) == NEVER_IMPORTED
+
+
+@pytest.mark.parametrize("extra", sorted(extras.EXTRAS))
+def test_a_missing_package_names_the_extra_that_brings_it(extra):
+    providers = importlib.metadata.packages_distributions()
+    for package in extras.EXTRAS[extra]:
+        (provider,) = {canonicalize_name(one) for one in providers[package]}
+        assert provider.removesuffix("-cpu") in names(extra)
+        hint = extras.hint(ModuleNotFoundError(name=f"{package}.inner"))
+        assert f"hydranet_tf[{extra}]" in hint and "\n" not in hint
+    # All that may be missing has its line.
+    assert names("train") <= {
+        canonicalize_name(provider).removesuffix("-cpu")
+        for package in extras.EXTRAS["train"]
+        for provider in providers[package]
+    }
+
+
+def test_a_package_of_no_extra_is_a_fault_to_be_seen():
+    assert extras.hint(ModuleNotFoundError(name="hydranet_tf.nothing")) is None
+    assert extras.hint(ImportError("no name")) is None
+
+
+def closure(group: str) -> set[str]:
+    """Top-level modules that installing a group brings, with what it depends on."""
+    waiting, seen = list(names(group)), set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in importlib.metadata.requires(name) or ():
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(one.name))
+    return {
+        module
+        for module, providers in importlib.metadata.packages_distributions().items()
+        if seen & {canonicalize_name(provider) for provider in providers}
+    }
+
+
+def test_photographs_are_scored_with_what_the_plain_installation_brings(tmp_path):
+    """In a process that finds no other package than those."""
+    photograph = tmp_path / "astronaut.png"
+    Image.fromarray(skimage.data.astronaut()).save(photograph)
+    script = f"""
+import sys
+
+class OnlyTheBase:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        allowed = {closure("")!r} | sys.stdlib_module_names | {{"hydranet_tf"}}
+        if top not in allowed:
+            raise ModuleNotFoundError(f"No module named {{top!r}}", name=top)
+
+sys.meta_path.insert(0, OnlyTheBase())
+sys.argv = ["predict.py", {str(photograph)!r}]
+import runpy
+runpy.run_path({str(REPOSITORY / "predict.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "astronaut.png: " in done.stdout and "faces: 1," in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line", sorted(line for group in requirements().values() for line in group)
+)
+def test_every_requirement_says_what_for(line):
+    lines = [line.strip() for line in SETUP_CFG.read_text().splitlines()]
+    assert lines.count(line) == 1
+    assert lines[lines.index(line) - 1].startswith("# ")
+
+
+def test_the_lock_gives_what_is_asked_for():
+    groups = requirements()
+    wanted = groups[""] + [line for name in LOCKED_EXTRAS for line in groups[name]]
+    assert {"tensorflow", "keras"} <= {Requirement(line).name for line in wanted}
+    locked = pins()
+    assert [why for line in wanted if (why := unsatisfied(line, locked))] == []
+
+
+def test_the_second_lock_adds_what_is_measured_and_what_teaches():
+    locked, added = pins(), pins(BENCH_LOCK)
+    assert not set(locked) & set(added)
+    wanted = [line for name in BENCH_EXTRAS for line in requirements()[name]]
+    assert [why for line in wanted if (why := unsatisfied(line, locked | added))] == []
+
+
+def test_a_wrong_lock_is_seen():
+    locked = {"keras": Version("3.1"), "importlib-resources": Version("7")}
+    assert unsatisfied("keras>=3.13,<4", locked) == (
+        "keras>=3.13,<4 is asked for, 3.1 pinned"
+    )
+    assert unsatisfied("numpy>=2", locked) == "numpy is not pinned"
+    assert unsatisfied("importlib_resources>=6", locked) == ""
+
+
+def test_versions_agree():
+    citation = (REPOSITORY / "CITATION.cff").read_text()
+    cited = re.search(r"^version: (\S+)$", citation, re.MULTILINE)
+    assert cited and cited[1] == hydranet_tf.__version__
+
+
+def test_the_licence_is_apache_2_unchanged():
+    """The hash is that of www.apache.org/licenses/LICENSE-2.0.txt."""
+    text = (REPOSITORY / "LICENSE").read_bytes()
+    assert hashlib.sha256(text).hexdigest() == (
+        "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    )
+
+
+def test_the_wheel_holds_the_package_alone(tmp_path):
+    """Built from a copy, because a build leaves folders where it runs."""
+    source = tmp_path / "source"
+    # What must stay out goes into the copy too, data and outputs left aside.
+    for folder in ("hydranet_tf", "datasets", "tests", "benchmarks"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            copy = source / path.relative_to(REPOSITORY)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    for path in [*REPOSITORY.iterdir(), REPOSITORY / "hydranet_tf" / "py.typed"]:
+        if path.is_file():
+            shutil.copyfile(path, source / path.relative_to(REPOSITORY))
+    # The build's own hook rather than pip: no network, no environment to make.
+    script = "import setuptools.build_meta as b; b.build_wheel('../wheels')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=source, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    version = hydranet_tf.__version__
+    metadata = f"hydranet_tf-{version}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        text = archive.read(f"{metadata}/METADATA").decode()
+
+    package = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "hydranet_tf").rglob("*.py")
+    }
+    assert {n for n in names if not n.startswith(metadata)} == package | {
+        "hydranet_tf/py.typed"
+    }
+    assert f"{metadata}/licenses/LICENSE" in names
+    assert f"\nVersion: {version}\n" in text
+    assert "\nRequires-Python: >=3.11\n" in text

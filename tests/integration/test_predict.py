@@ -1,0 +1,394 @@
+"""predict.py: pictures in, rows and drawn pictures out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sample_pictures import astronaut, crowd, everywhere, readable_runtime
+from small_network import random_model, write_workdir
+
+from hydranet_tf.exporting import litert, saved_model
+from hydranet_tf.inference.predictor import Face, Predictor
+from hydranet_tf.model import answer_model
+from hydranet_tf.photos import annotation, lines, predict, rows
+from hydranet_tf.photos.predict import PhotographsError, pictures
+from hydranet_tf.photos.rows import COLUMNS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def as_they_are():
+    return Predictor(readable_runtime(), detector=None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures of four kinds in two folders, and a file that is none."""
+    album = tmp_path / "album"
+    (album / "inner").mkdir(parents=True)
+    astronaut().crop((60, 0, 400, 340)).save(album / "a.png")
+    (album / "bad.jpg").write_bytes(b"no image")
+    Image.new("RGB", (60, 60), (0, 0, 200)).save(album / "inner" / "sky.JPG", "JPEG")
+    crowd().save(album / "inner" / "thirty.jpeg", quality=95)
+    (album / "notes.txt").write_text("no picture")
+    return album
+
+
+def test_what_has_rows_already_is_not_drawn_and_named(folder, tmp_path, caplog):
+    first = [str(folder / "a.png"), str(folder / "inner")]
+    output, drawn = tmp_path / "faces.csv", tmp_path / "drawn"
+    predict.predict(first, as_they_are(), output)
+    assert not caplog.messages
+    predict.predict(first, as_they_are(), output, annotate=drawn)
+    # The last may lack faces, so it is answered anew, and drawn.
+    assert [path.name for path in drawn.rglob("*.*")] == ["thirty.jpeg"]
+    (message,) = caplog.messages
+    assert message.startswith("2 pictures have their rows already and are not drawn")
+    assert "a.png" in message
+
+
+def test_a_picture_that_can_be_read_once(folder, tmp_path, caplog):
+    """As a pipe is: its answers are kept, and that it is not drawn is said."""
+    once = folder / "a.png"
+
+    class Takes(Predictor):
+        def find(self, picture):
+            found = super().find(picture)
+            once.unlink()
+            return found
+
+    output, drawn = tmp_path / "faces.csv", tmp_path / "drawn"
+    model = Takes(readable_runtime(), detector=None)
+    summary = predict.predict([str(once)], model, output, annotate=drawn)
+    assert summary.statuses == {"ok": 1} and len(read(output)) == 1
+    assert not drawn.exists()
+    (message,) = caplog.messages
+    assert message.endswith(
+        "a.png is not drawn: cannot be opened: No such file or directory"
+    )
+
+
+def test_a_row_a_face(folder, tmp_path):
+    summary = predict.predict(
+        [str(folder)], Predictor(readable_runtime()), tmp_path / "faces.csv"
+    )
+    rows = read(tmp_path / "faces.csv")
+    assert [len([r for r in rows if r["file"].endswith(n)]) for n in (
+        "a.png", "bad.jpg", "sky.JPG", "thirty.jpeg")] == [1, 1, 1, 30]  # fmt: skip
+    by_name = {Path(r["file"]).name: r for r in rows}
+    face, bad, sky = (by_name[n] for n in ("a.png", "bad.jpg", "sky.JPG"))
+    assert face["status"] == "ok" and face["face"] == "0"
+    assert int(face["left"]) < int(face["right"]) < 340
+    assert 0.9 < float(face["detection_score"]) <= 1
+    assert "." in face["age"] and face["age_low"] == face["age_high"] == ""
+    shares = {n: float(face[f"p_{n}"]) for n in ("male", "female")}
+    assert face["gender"] == max(shares, key=shares.get)
+    races = ("white", "black", "asian", "indian", "others")
+    shares = {n: float(face[f"p_{n}"]) for n in races}
+    assert face["race"] == max(shares, key=shares.get)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+    assert bad["status"].startswith("unreadable: expected a picture (JPEG, PNG")
+    assert sky["status"] == "no_face"
+    for row in (bad, sky):
+        assert {row[name] for name in COLUMNS[1:-1]} == {""}
+    faces = [int(r["face"]) for r in rows if r["file"].endswith("thirty.jpeg")]
+    assert faces == list(range(30))
+    assert summary.statuses == {"ok": 2, "unreadable": 1, "no_face": 1}
+    assert (summary.faces, summary.exit_code) == (31, 1)
+    assert "pictures: 4, faces: 31" in str(summary)
+    assert "without a face: 1, unreadable: 1" in str(summary)
+
+
+def test_a_folder_without_a_face(tmp_path):
+    for i in range(3):
+        Image.new("RGB", (50, 50), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    output = tmp_path / "faces.csv"
+    found = predict.predict([str(tmp_path)], Predictor(readable_runtime()), output)
+    assert [row["status"] for row in read(output)] == ["no_face"] * 3
+    assert (found.faces, found.exit_code) == (0, 0)
+
+
+def test_json_lines_say_the_same(folder, tmp_path):
+    for name in ("faces.csv", "faces.jsonl"):
+        predict.predict([str(folder)], as_they_are(), tmp_path / name)
+    lines = (tmp_path / "faces.jsonl").read_text().splitlines()
+    for line, row in zip(lines, read(tmp_path / "faces.csv"), strict=True):
+        values = json.loads(line)
+        assert tuple(values) == COLUMNS
+        assert {k: "" if v is None else str(v) for k, v in values.items()} == row
+
+
+def test_no_detect_leaves_the_place_blank(folder, tmp_path):
+    output = tmp_path / "faces.csv"
+    predict.predict([str(folder / "a.png")], as_they_are(), output)
+    (row,) = read(output)
+    assert [row[n] for n in ("left", "right", "detection_score")] == ["", "", ""]
+    assert row["face"] == "0" and row["age"] and row["status"] == "ok"
+
+
+def test_a_detector_that_fails_costs_one_row(folder, tmp_path):
+    def fails(image):
+        if image.shape[0] == 60:
+            raise RuntimeError("two\nlines")
+        return everywhere(image)
+
+    output = tmp_path / "faces.csv"
+    predictor = Predictor(readable_runtime(), fails)
+    found = predict.predict([str(folder)], predictor, output)
+    statuses = [row["status"] for row in read(output)]
+    assert statuses[:2] == ["ok", "ok"] and statuses[-2:] == ["ok", "ok"]
+    assert statuses[3].startswith("failed: ") and statuses[3].endswith("two lines")
+    assert found.exit_code == found.unreadable == 2
+
+
+class Counting(Predictor):
+    def __init__(self, stop_after=None):
+        super().__init__(readable_runtime(), everywhere)
+        self.found, self.answered, self.stop_after = [], [], stop_after
+
+    def find(self, picture):
+        self.found.append(Path(picture).name)
+        return super().find(picture)
+
+    def answer(self, found):
+        if len(self.answered) == self.stop_after:
+            raise KeyboardInterrupt
+        self.answered.append(len(found))
+        return super().answer(found)
+
+
+def test_a_run_that_was_broken_off_goes_on(tmp_path):
+    for i in range(10):
+        Image.new("RGB", (20, 20), (20 * i, 9, 9)).save(tmp_path / f"{i}.png")
+    output, whole = tmp_path / "faces.csv", tmp_path / "whole.csv"
+    arguments = ([str(tmp_path)],)
+    predict.predict(*arguments, Counting(), whole, batch_size=3)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict(*arguments, Counting(2), output, batch_size=3)
+    assert len(read(output)) == 2 * 6
+    # As a power cut leaves it: the second face of the sixth picture half there.
+    output.write_bytes(output.read_bytes()[:-20])
+    again = Counting()
+    found = predict.predict(*arguments, again, output, batch_size=3)
+    assert sorted(again.found) == ["5.png", "6.png", "7.png", "8.png", "9.png"]
+    assert again.answered == [3, 2]
+    assert output.read_bytes() == whole.read_bytes()
+    assert found.faces == 20 and found.statuses == {"ok": 10}
+
+
+def test_what_is_done_needs_no_model(folder, tmp_path):
+    output = tmp_path / "faces.csv"
+    files = [str(folder / "a.png"), str(folder / "bad.jpg")]
+    predict.predict(files, as_they_are(), output)
+    before = output.read_bytes()
+    found = predict.predict(files, tmp_path / "no model", output)
+    assert output.read_bytes() == before
+    assert (found.faces, found.unreadable) == (1, 1)
+
+
+def test_pictures_are_let_go_of(tmp_path, monkeypatch):
+    """Bounded by the batch, whatever the number of pictures: counted."""
+    image = Image.new("RGB", (16, 16), (9, 9, 9))
+    for i in range(60):
+        image.save(tmp_path / f"{i:02}.png")
+    alive, most = weakref.WeakSet(), []
+
+    class Tracked(Predictor):
+        def find(self, picture):
+            found = super().find(picture)
+            alive.add(found)
+            most.append(len(alive))
+            return found
+
+    # Hashable by identity, which a frozen dataclass with an array is not.
+    monkeypatch.setattr(
+        "hydranet_tf.inference.predictor.Found.__hash__", object.__hash__
+    )
+    predict.predict(
+        [str(tmp_path)], Tracked(readable_runtime(), None), tmp_path / "f.csv",
+        batch_size=5,
+    )  # fmt: skip
+    assert len(most) == 60
+    # The batch at hand, and the one before until its name is given away.
+    assert max(most) <= 10
+
+
+def test_drawn_pictures(folder, tmp_path):
+    drawn = folder / "drawn"
+    arguments = ([str(folder)], Predictor(readable_runtime()), tmp_path / "faces.csv")
+    predict.predict(*arguments, annotate=drawn)
+    found = sorted(str(p.relative_to(drawn)) for p in drawn.rglob("*") if p.is_file())
+    assert found == ["a.png", "inner/sky.JPG", "inner/thirty.jpeg"]
+    row = next(r for r in read(tmp_path / "faces.csv") if r["file"].endswith("a.png"))
+    left, top = int(row["left"]), int(row["top"])
+    picture = np.asarray(Image.open(drawn / "a.png"))
+    original = np.asarray(Image.open(folder / "a.png"))
+    assert picture.shape == original.shape
+    assert tuple(picture[top + 20, left]) == (0xE6, 0x9F, 0x00)
+    np.testing.assert_array_equal(picture[:, : left - 60], original[:, : left - 60])
+    # A second run does not take them for photographs.
+    predict.predict(arguments[0], arguments[1], tmp_path / "again.csv", annotate=drawn)
+    assert (tmp_path / "again.csv").read_bytes() == (
+        tmp_path / "faces.csv"
+    ).read_bytes()
+
+
+def test_drawn_pictures_go_nowhere_over_the_originals(folder, tmp_path):
+    with pytest.raises(PhotographsError, match="no picture|write over"):
+        predict.predict(
+            [str(folder / "a.png")], as_they_are(), tmp_path / "f.csv", annotate=folder
+        )
+
+
+def test_the_words_in_a_drawn_picture():
+    face = Face(
+        (0, 0, 9, 9), 0.9, {"age": 34.21, "gender": "female", "race": "asian"},
+        {"gender": {"male": 0.07, "female": 0.93}, "race": {"asian": 0.5}},
+    )  # fmt: skip
+    assert annotation.lines(face) == ["34.2 years", "female 93 %", "asian 50 %"]
+    assert annotation.lines(Face(None, None)) == []
+
+
+@pytest.mark.parametrize("size", [(9, 9), (300, 20), (20, 300)])
+@pytest.mark.parametrize("box", [None, (-5, -5, 400, 400), (2, 2, 6, 6)])
+def test_drawing_into_any_picture(tmp_path, size, box):
+    image = np.full((*size, 3), 250, np.uint8)
+    face = Face(box, None, {"age": 1.0})
+    annotation.write(image, [face], tmp_path / "in" / "a.PNG")
+    assert np.asarray(Image.open(tmp_path / "in" / "a.PNG")).shape == image.shape
+
+
+def test_files_folders_and_patterns_each_once(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    everything = ["a.png", "bad.jpg", "inner/sky.JPG", "inner/thirty.jpeg"]
+    assert pictures(["."]) == everything
+    assert pictures(["**/*.jp*g", "./a.png"]) == [
+        "bad.jpg",
+        "inner/thirty.jpeg",
+        "a.png",
+    ]
+    assert pictures(["a.png", ".", str(folder / "a.png")])[:2] == everything[:2]
+    assert pictures(["notes.txt"]) == ["notes.txt"]
+    assert pictures(["in*"]) == everything[2:]
+    os.rename("a.png", "a[1].png")
+    assert pictures(["a[1].png"]) == ["a[1].png"]
+
+
+@pytest.mark.parametrize("path", ["nowhere.jpg", "*.webp", "empty"])
+def test_a_path_without_pictures_is_told(folder, path, monkeypatch):
+    monkeypatch.chdir(folder)
+    os.mkdir("empty")
+    with pytest.raises(PhotographsError, match="no picture at"):
+        pictures(["a.png", path])
+    with pytest.raises(PhotographsError, match="no path"):
+        pictures([])
+
+
+def test_the_exit_code_ends_at_100(tmp_path):
+    summary = predict.Summary({"unreadable": 990, "failed": 10}, 0, tmp_path)
+    assert (summary.unreadable, summary.exit_code) == (1000, 100)
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, REPOSITORY / "predict.py", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_the_script_with_all_three_kinds_of_model(folder, tmp_path):
+    model = random_model()
+    write_workdir(model, tmp_path / "run")
+    network = answer_model(model)
+    description = saved_model.describe(model.tasks, model.image_size)
+    saved_model.write(network, description, tmp_path / "served" / "1")
+    litert.write(network, description, tmp_path / "phone.tflite")
+    found = []
+    for name in ("run", "served", "phone.tflite"):
+        done = run(
+            f"--model={tmp_path / name}", f"--output={name}.csv",
+            f"--annotate={tmp_path / 'drawn' / name}", folder, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.splitlines()[-1] == (
+            "pictures: 4, faces: 31, pictures without a face: 1, unreadable: 1; "
+            f"rows in {name}.csv"
+        )
+        assert (tmp_path / "drawn" / name / "a.png").is_file()
+        found.append(read(tmp_path / f"{name}.csv"))
+    for workdir, *others in zip(*found, strict=True):
+        for other in others:
+            assert other["file"] == workdir["file"]
+            assert other["status"] == workdir["status"]
+            if workdir["age"]:
+                ages = float(workdir["age"]), float(other["age"])
+                assert ages[0] == pytest.approx(ages[1], abs=0.011)
+    assert len({row["age"] for row in found[0]}) > 2
+
+
+def test_the_script_takes_faces_as_they_are_and_says_what_is_wrong(folder, tmp_path):
+    write_workdir(random_model(), tmp_path / "run")
+    done = run(
+        "--model=run", "--output=faces.jsonl", "--no_detect", "album/a.png",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "faces: 1" in done.stdout
+    done = run("--model=nowhere", "--output=f.csv", "album", cwd=tmp_path)
+    assert done.returncode == 120
+    assert done.stderr.splitlines()[-1].startswith("predict.py: expected a workdir")
+    assert "Traceback" not in done.stderr
+    done = run("--model=run", "--output=f.csv", "nowhere", cwd=tmp_path)
+    assert done.returncode == 120 and "no picture at nowhere" in done.stderr
+
+
+def test_lines_for_a_reader():
+    values = {
+        "age": 31.4, "age_low": 23.6, "age_high": 39.2, "gender": "female",
+        "race": "white", "p_female": 0.966, "p_white": 0.881,
+        "left": 12, "top": 40, "right": 90, "bottom": 118,
+    }  # fmt: skip
+    stream = io.StringIO()
+    with lines.Lines(stream) as written:
+        whole = rows.row("a b.jpg", "ok", face=0, **values)
+        written.add([whole, {**whole, "left": None, "age_low": None}])
+        written.add([rows.row("sky.png", "no_face")])
+        written.add([rows.row("\x1b[2J\udcff.png", "unreadable: no JPEG")])
+    assert stream.getvalue().splitlines() == [
+        "a b.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118",
+        "a b.jpg: 31 years, female 97 %, white 88 %",
+        "sky.png: no face found",
+        r"\x1b[2J\udcff.png: unreadable: no JPEG",
+        "These estimate what annotators saw in pictures. They are no facts.",
+    ]
+    assert written.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
+    assert written.faces == 2
+
+
+def test_printed_lines_say_what_the_rows_say(folder, tmp_path, capsys):
+    printed = predict.predict([str(folder)], as_they_are())
+    *lines, meaning = capsys.readouterr().out.splitlines()
+    assert "what annotators saw" in meaning
+    written = predict.predict([str(folder)], as_they_are(), tmp_path / "f.csv")
+    rows = read(tmp_path / "f.csv")
+    assert [line.split(": ")[0] for line in lines] == [row["file"] for row in rows]
+    for line, row in zip(lines, rows, strict=True):
+        if row["status"] == "ok":
+            assert f": {round(float(row['age']))} years, {row['gender']} " in line
+    assert (printed.statuses, printed.output) == (written.statuses, None)
+    assert str(printed) == str(written).partition(";")[0]

@@ -1,0 +1,112 @@
+"""The network that the repository carries answers, and answers as its report says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from released import LITERT, PRESET, RECIPE, REPORT
+from sample_pictures import astronaut
+
+from hydranet_tf.data import pipeline, sources
+from hydranet_tf.inference import runtimes
+from hydranet_tf.inference.predictor import Predictor
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_MEGABYTES = 12
+
+
+def test_it_stays_small():
+    files = [path for path in PRESET.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MOST_MEGABYTES * 1e6
+
+
+def test_a_photograph_without_any_flag(tmp_path):
+    astronaut().save(tmp_path / "photo.jpg", quality=95)
+    done = subprocess.run(
+        [sys.executable, ROOT / "predict.py", "photo.jpg"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    line, meaning, summary = done.stdout.splitlines()
+    found = re.fullmatch(
+        r"photo\.jpg: (\d+) years \((\d+) to (\d+)\), (\w+) (\d+) %, (\w+) \d+ %; "
+        r"at (\d+), (\d+) to (\d+), (\d+)",
+        line,
+    )
+    assert found, line
+    age, low, high = (int(found[i]) for i in (1, 2, 3))
+    # Born in November 1956, photographed in 1998 or 1999. An interval of 80 % misses
+    # one face in five, hers too.
+    assert abs(age - 42) < 15 and low < age < high
+    assert (found[4], found[6]) == ("female", "white") and int(found[5]) > 80
+    left, top, right, bottom = (int(found[i]) for i in (7, 8, 9, 10))
+    assert left < 225 < right and top < 115 < bottom
+    assert "what annotators saw" in meaning
+    assert summary == (
+        "pictures: 1, faces: 1, pictures without a face: 0, unreadable: 0"
+    )
+
+
+def test_file_and_preset_are_the_same_network():
+    pixels = Predictor(LITERT)
+    keras = Predictor(PRESET)
+    picture = np.asarray(astronaut())
+    (one,), (other,) = pixels(picture), keras(picture)
+    assert one.box == other.box
+    # Kernels are the same numbers; the file rounds what goes through them, too.
+    assert one.age == pytest.approx(other.age, abs=1)
+    for task in ("gender", "race"):
+        assert one.probabilities[task] == pytest.approx(
+            other.probabilities[task], abs=0.05
+        )
+
+
+def test_the_card_quotes_the_report():
+    card = (PRESET / "MODEL_CARD.md").read_text()
+    scores = json.loads(REPORT.read_text())["tasks"]
+    assert f"{scores['age']['scores']['mae']['value']:.2f}" in card
+    for task in ("gender", "race"):
+        share = scores[task]["scores"]["accuracy"]["value"]
+        assert f"{100 * share:.1f}" in card
+    for heading in ("## Uses this card bars", "## Images it expects"):
+        assert heading in card
+
+
+def test_the_settings_are_those_of_the_recipe():
+    recipe = RECIPE.read_text()
+    network = json.loads((PRESET / "config.json").read_text())
+    for name in ("backbone", "image_size"):
+        assert f"--{name}={network[name]}\n" in recipe
+    assert (f"--width={network['width']}\n" in recipe) == bool(network["width"])
+    assert ("--mirrored\n" in recipe) == network["mirrored"]
+    head = {task["name"]: task["head"] for task in network["tasks"]}["age"]
+    assert f"--age_head={head}\n" in recipe
+    loaded = runtimes.load(LITERT)
+    assert loaded.image_size == network["image_size"]
+
+
+@pytest.mark.real_data
+def test_on_the_real_images_it_scores_what_its_report_says(utkface_dir):
+    """Scored here by hand; the report is that of the network in 32 bits."""
+    runtime = runtimes.load(LITERT)
+    examples = sources.open_source(
+        str(utkface_dir),
+        "validation",
+        split_lists=ROOT / "datasets" / "utkface" / "splits",
+    )
+    assert len(examples) == 1888
+    faces = pipeline.load_faces(examples, runtime.image_size)
+    answers = runtime.answers(np.asarray(faces.images))
+    reported = json.loads(REPORT.read_text())["tasks"]
+    # A file in 8 bits may be off by years in a single answer, hardly in the mean.
+    mae = np.abs(answers["age"] - examples.labels["age"]).mean()
+    assert abs(mae - reported["age"]["scores"]["mae"]["value"]) < 0.05
+    for task in ("gender", "race"):
+        share = (answers[task].argmax(-1) == examples.labels[task]).mean()
+        assert abs(share - reported[task]["scores"]["accuracy"]["value"]) < 0.005
