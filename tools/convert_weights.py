@@ -1,7 +1,7 @@
 """Converts published weights of a backbone for train.py --backbone_weights.
 
-    python tools/convert_weights.py --backbone=resnet34 --source=resnet34-b627a593.pth \\
-        --output=resnet34.npz
+    python tools/convert_weights.py --backbone=resnet34 \\
+        --source=resnet34-b627a593.pth --output=resnet34.npz
 
 Takes state dicts of torchvision and timm (.pth, .safetensors), files of Keras
 Applications (.h5), dlib's face recogniser (.dat) and OpenCV's SFace (.onnx);
@@ -11,10 +11,14 @@ file is run.
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
+
+# The repository is no installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _BACKBONE = flags.DEFINE_string(
     "backbone", None, "Whose weights they are.", required=True

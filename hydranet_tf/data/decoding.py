@@ -2,7 +2,7 @@
 
     decode -> square -> resize
 
-Training, evaluation and photographs all come this way. `preprocessing` does the same
+Training, evaluation and photographs all come this way. `graph_decoding` does the same
 in TensorFlow for the graph of an exported SavedModel; of a whole JPEG or PNG both give
 the same pixels, bit for bit: tests/unit/test_decoding.py holds them together.
 """
@@ -341,7 +341,7 @@ def _orientation(tiff: bytes) -> int:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    # As in `preprocessing`: EXIF 2.32, 4.6.4 A. OpenCV's is fast on large pictures.
+    # As in `graph_decoding`: EXIF 2.32, 4.6.4 A. OpenCV's is fast on large pictures.
     if orientation >= 5:
         image = cv2.transpose(image)
     if orientation in (3, 7):

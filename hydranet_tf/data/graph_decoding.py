@@ -3,7 +3,7 @@
 decode -> orient -> centre-crop to a square -> antialiased resize -> uint8 RGB.
 
 The exported SavedModel calls `decode_and_resize`. All that runs in Python gets the same
-pixels, bit for bit, from `pixels`, which reads more formats. Pixels are RGB 0..255 at
+pixels, bit for bit, from `decoding`, which reads more formats. Pixels are RGB 0..255 at
 every border; normalisation belongs to the network.
 """
 

@@ -33,13 +33,15 @@ import tensorflow as tf
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.data import crops, graph_decoding
 from hydranet_tf.exporting import serving_warmup
+from hydranet_tf.inference.signatures import (
+    DESCRIPTION,
+    ENCODED,
+    ENCODED_INPUT,
+    PIXELS,
+    PIXELS_INPUT,
+)
 from hydranet_tf.tasks import Task
 
-ENCODED = "serving_default"
-PIXELS = "pixels"
-ENCODED_INPUT = "image_bytes"
-PIXELS_INPUT = "images"
-DESCRIPTION = "tasks.json"
 # What a label says that is absent, too.
 UNREADABLE = float(tasks_lib.MISSING)
 _SERVED = {

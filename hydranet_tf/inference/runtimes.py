@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hydranet_tf import tasks as tasks_lib
-from hydranet_tf.inference import litert_metadata, loading
+from hydranet_tf.inference import litert_metadata, loading, signatures
 from hydranet_tf.inference.loading import LoadError
 from hydranet_tf.tasks import Task
 
@@ -160,9 +160,7 @@ def _saved_model_in(path: Path) -> Path | None:
 def _load_saved_model(folder: Path) -> Runtime:
     import tensorflow as tf
 
-    from hydranet_tf.exporting import saved_model
-
-    asset = folder / "assets" / saved_model.DESCRIPTION
+    asset = folder / "assets" / signatures.DESCRIPTION
     tasks, image_size = _read_description(asset)
     try:
         loaded = tf.saved_model.load(str(folder))
@@ -171,18 +169,18 @@ def _load_saved_model(folder: Path) -> Runtime:
             f"cannot read the SavedModel {folder}: {_first_line(error)}. It is "
             "damaged or incomplete; export it again"
         ) from error
-    if saved_model.PIXELS not in loaded.signatures:
+    if signatures.PIXELS not in loaded.signatures:
         raise LoadError(
-            f"expected a signature {saved_model.PIXELS!r} in {folder}; it has "
+            f"expected a signature {signatures.PIXELS!r} in {folder}; it has "
             f"{sorted(loaded.signatures)}. Export it again with export.py"
         )
-    outputs = loaded.signatures[saved_model.PIXELS].structured_outputs
+    outputs = loaded.signatures[signatures.PIXELS].structured_outputs
     _check_names(folder, tasks, outputs)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         # By way of `loaded`: a signature alone does not keep the variables
         # alive that it reads.
-        outputs = loaded.signatures[saved_model.PIXELS](images=tf.constant(images))
+        outputs = loaded.signatures[signatures.PIXELS](images=tf.constant(images))
         return {name: output.numpy() for name, output in outputs.items()}
 
     return Runtime(tasks, image_size, _BATCH_SIZE, run)

@@ -183,13 +183,13 @@ def create(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
         found = await pictures.read(request, settings.max_pictures)
         with service.slots.one():
             finder = service.predictor if detect else service.cropped
-            rows = await asyncio.gather(
+            scored = await asyncio.gather(
                 *(_rows(service, finder, picture) for picture in found)
             )
-        statuses = [row["status"] for of_picture in rows for row in of_picture]
+        statuses = [row["status"] for of_picture in scored for row in of_picture]
         if all(one.startswith(rows.UNREADABLE) for one in statuses):
             raise HTTPException(422, "; ".join(dict.fromkeys(statuses)))
-        flat = [row for of_picture in rows for row in of_picture]
+        flat = [row for of_picture in scored for row in of_picture]
         if JSON_LINES in request.headers.get("accept", ""):
             lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in flat)
             return Response(lines, media_type=JSON_LINES)
@@ -270,12 +270,12 @@ def _check_name(name: str, known: str) -> None:
 
 def _responses() -> dict[int | str, dict[str, Any]]:
     row = {"type": "object", "properties": {name: {} for name in rows.COLUMNS}}
-    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}
+    table = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}
     return {
         200: {
             "description": "A row for each face, or one that says why there is none.",
             "content": {
-                "application/json": {"schema": rows},
+                "application/json": {"schema": table},
                 JSON_LINES: {"schema": row},
             },
         },

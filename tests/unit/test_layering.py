@@ -1,8 +1,4 @@
-"""The import graph of the package, and the other promises of its layout.
-
-Data flows one way and so do imports. `LAYERS` is the whole order: a module
-imports only from layers above its own, so nothing can go round in a circle.
-"""
+"""Imports go one way between the folders of the package."""
 
 from __future__ import annotations
 
@@ -16,167 +12,52 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "hydranet_tf"
-MAIN_LIMIT = 60
 
-# From first to last. A new module goes where its imports allow and its users need
-# it; an edge that this order forbids means that a piece stands in the wrong
-# module, or that the order shall change here, with its reason.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    # What is asked, how text becomes rows, how a file is never left half
-    # written, how a signal is heard, what PyTorch wrote: used by all, they use none.
-    (
-        "tasks",
-        "extras",
-        "files.tables",
-        "files.atomic",
-        "files.array_file",
-        "runs.preemption",
-        "backbones.torch_files",
-        "backbones.dlib_files",
-        "backbones.onnx_files",
-    ),
-    # What another network answered, a table.
-    ("files.answers",),
-    # From the disk to examples to batches. The pixels of one picture, and those of
-    # many in TensorFlow, which takes its limits from there.
-    ("data.formats",),
-    ("data.pixels",),
-    (
-        "data.preprocessing",
-        "data.reading",
-        "data.file_names",
-        "data.compiled_resize",
-    ),
-    ("data.examples", "data.strata"),
-    ("data.sources",),
-    ("data.pipeline",),
-    # Faces in a picture, and how they are cut as the training faces were.
-    ("photos.detection",),
-    ("photos.crops",),
-    # The network's parts.
-    (
-        "backbones.resnet",
-        "backbones.efficientnet_lite",
-        "backbones.applications",
-        "backbones.dlib_resnet",
-        "backbones.sface",
-        "augmentation",
-        "mixup",
-    ),
-    ("backbones",),
-    # Published weights, brought to the names of the backbones.
-    ("backbones.published",),
-    ("backbones.pretrained",),
-    # Flags of a run; it names the backbones and the strengths of augmentation.
-    ("config",),
-    # Who trains together, and what the model and the optimiser ask of them.
-    ("devices.replicas", "devices.cluster", "devices.multi_worker"),
-    ("devices.strategies", "runs.gradients", "runs.averaging"),
-    # Before the model, because HydraNet.compute_loss calls them.
-    ("distributions", "temperatures", "worst_answers"),
-    ("losses",),
-    ("metrics", "presets"),
-    ("model",),
-    # A workdir: written by training, read by all that follow.
-    ("runs.checkpoints",),
-    ("runs.workdir", "runs.networks"),
-    (
-        "runs.callbacks",
-        "runs.curves",
-        "runs.worst_faces",
-        "runs.starts",
-        "runs.soft_labels",
-        "runs.proportions",
-        "runs.source_scores",
-    ),
-    ("runs.training",),
-    # Files made of a model; the one that answers from any of them, or from a
-    # workdir; and the one that makes them and checks their answers.
-    ("exports.calibration", "exports.litert_metadata", "exports.serving_warmup"),
-    ("exports.saved_model", "exports.litert"),
-    ("exports.runtimes",),
-    ("exports.parity", "exports.latency"),
-    ("exports.artefacts",),
-    # Scores of answers, by group, what they say, how that is written and drawn.
-    ("reports.scores",),
-    ("reports.breakdown", "reports.markdown"),
-    ("reports.findings", "reports.report", "reports.report_pictures"),
-    ("reports.report_text", "reports.report_html", "reports.worst_examples"),
-    # The card quotes the report.
-    ("exports.export_table", "exports.model_card"),
-    ("exports.exporting",),
-    ("reports.parts",),
-    # How much the crop matters.
-    ("reports.margins",),
-    (
-        "reports.margin_picture",
-        "reports.decade_picture",
-        "reports.origins",
-        "reports.projector_files",
-    ),
-    ("reports.evaluation",),
-    # Photographs: faces in, answers out; rows on disk; pictures with boxes.
-    ("photos.predictor", "photos.face_rows"),
-    ("photos.annotation", "photos.face_lines", "photos.sharded"),
-    ("photos.photographs",),
-    # Photographs and faces over HTTP.
-    ("serving.batching", "serving.limits", "serving.pictures", "serving.predict_api"),
-    ("serving.app",),
-    ("serving.serve",),
-    # What a user types.
-    ("commands.running",),
-    (
-        "commands.predict",
-        "commands.train",
-        "commands.evaluate",
-        "commands.export",
-        "commands.serve",
-        "commands.demo",
-    ),
-    ("commands.main",),
-    ("__main__",),
+# The network: what stands in no folder of the package, model.py and what it is made of.
+NETWORK = "network"
+# From first to last. A folder imports from folders on the lines above its own, and
+# nothing from those beside it.
+ORDER = (
+    ("errors", "extras"),
+    ("tasks",),
+    ("io",),
+    ("data", "backbones", "presets"),
+    (NETWORK,),
+    ("inference",),
+    ("training", "photos"),
+    ("evaluation", "serving"),
+    ("exporting",),
+    ("commands",),
 )
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-# Decision 2 of the design: these are TensorFlow's subject. All others run on any
-# backend of Keras, or on none.
-MAY_IMPORT_TENSORFLOW = {
-    "data.preprocessing",
-    "data.sources",
-    "data.pipeline",
-    "exports.serving_warmup",
-    "exports.saved_model",
-    "exports.litert",
-    "exports.runtimes",
-    "exports.parity",
-    "exports.exporting",
-    # For tf.summary.
-    "runs.curves",
-    "runs.worst_faces",
-    # For tf.config.enable_op_determinism, on that backend alone.
-    "runs.training",
-    # For tf.distribute, on that backend alone.
-    "devices.replicas",
-    "devices.multi_worker",
-    "devices.strategies",
+# Decision 2 of the design: the network runs on any backend of Keras. What may import
+# TensorFlow is the reading of data, training's logs and strategies, and exports.
+MAY_IMPORT_TENSORFLOW = {"data", "training", "exporting"}
+# tf.distribute, and tf.saved_model.load where such a folder is to be run.
+MAY_IMPORT_IT_LATE = {
+    "fused.py",
+    "replicas.py",
+    "inference/runtimes.py",
+    "inference/predictor.py",
 }
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 
 
-def module_files() -> dict[str, Path]:
-    """Every module of the package by its name below it; `""` is the package."""
-    files = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        files[".".join(part for part in parts if part != "__init__")] = path
-    return files
+def room_of(path: Path) -> str:
+    below = path.relative_to(PACKAGE)
+    if len(below.parts) > 1:
+        return below.parts[0]
+    return below.stem if below.stem in RANK else NETWORK
 
 
-ROOMS = (
-    "files", "data", "runs", "devices", "exports", "reports", "photos", "serving",
-    "commands",
-)  # fmt: skip
-MODULES = module_files()
+def room_named(module: str, name: str) -> str:
+    """The room of what `from module import name` brings."""
+    parts = [*module.split(".")[1:], name]
+    if (PACKAGE / parts[0]).is_dir() or parts[0] in RANK:
+        return parts[0]
+    # The package itself: its version, or what its front door shows.
+    return NETWORK if (PACKAGE / f"{parts[0]}.py").is_file() else ""
 
 
 def imports(source: str) -> Iterator[tuple[str, str]]:
@@ -193,78 +74,63 @@ def packages_imported(source: str) -> set[str]:
     return {module.split(".")[0] for module, _ in imports(source)}
 
 
-def modules_imported(source: str) -> set[str]:
-    """The package's own modules that a file imports, by their names below it."""
-    found = set()
-    for module, name in imports(source):
-        if module.split(".")[0] == PACKAGE.name:
-            below = ".".join(module.split(".")[1:])
-            inner = f"{below}.{name}".strip(".")
-            found.add(inner if inner in MODULES else below)
-    # The package itself, for its version: it imports nothing.
+def rooms_imported(source: str) -> set[str]:
+    found = {
+        room_named(module, name)
+        for module, name in imports(source)
+        if module.split(".")[0] == PACKAGE.name
+    }
     return found - {""}
 
 
-def forbidden_edges(name: str, source: str) -> list[str]:
-    return [
-        f"{name} (layer {RANK[name]}) imports {other} (layer {RANK.get(other)})"
-        for other in sorted(modules_imported(source))
-        if RANK.get(other, len(LAYERS)) >= RANK[name]
-    ]
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_says_what_it_holds_and_does_nothing_more(room):
-    (docstring,) = ast.parse(MODULES[room].read_text()).body
-    assert isinstance(docstring.value.value, str)
-
-
-def test_every_module_has_its_layer():
-    unranked = sorted(set(MODULES) - {"", *ROOMS} - set(RANK))
-    assert not unranked, f"give these a place in LAYERS: {unranked}"
-
-
-def test_every_layer_is_there():
-    gone = sorted(set(RANK) - set(MODULES))
-    assert not gone, f"these are in LAYERS and no longer in the package: {gone}"
-    assert len(RANK) == sum(map(len, LAYERS)), "a module stands in two layers"
-
-
-@pytest.mark.parametrize("name", sorted(set(MODULES) & set(RANK)))
-def test_imports_point_one_way(name):
-    assert not forbidden_edges(name, MODULES[name].read_text())
-
-
-def test_a_forbidden_edge_is_seen():
-    late = "def f():\n    from hydranet_tf.inference import runtimes\n"
-    assert modules_imported(late) == {"exports.runtimes"}
-    assert forbidden_edges("losses", late)
-    assert forbidden_edges("losses", "import hydranet_tf.model")
-    assert forbidden_edges("losses", "from hydranet_tf.losses import x")
-    assert forbidden_edges("backbones.resnet", "from hydranet_tf import backbones")
-    assert not forbidden_edges("backbones", "from hydranet_tf.backbones import resnet")
-    assert not forbidden_edges("losses", "from hydranet_tf.tasks import TASKS")
-
-
-def test_the_package_itself_imports_nothing_of_its_own():
-    assert not modules_imported(MODULES[""].read_text())
-
-
-def test_only_the_modules_named_import_tensorflow():
-    importers = {
-        name
-        for name, path in MODULES.items()
-        if packages_imported(path.read_text()) & TENSORFLOW
+def forbidden(room: str, source: str) -> set[str]:
+    return {
+        other for other in rooms_imported(source) - {room} if RANK[other] >= RANK[room]
     }
-    assert importers <= MAY_IMPORT_TENSORFLOW
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE]
+FILES += [path for path in sorted(PACKAGE.glob("*.py")) if "__" not in path.stem]
+
+
+def test_every_folder_has_its_place():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(RANK) - {"errors", "extras", "tasks", NETWORK}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    assert not forbidden(room_of(path), path.read_text())
+
+
+def test_a_forbidden_import_is_seen():
+    late = "def f():\n    from hydranet_tf.exporting import parity\n"
+    assert forbidden("inference", late) == {"exporting"}
+    assert forbidden("evaluation", late) == {"exporting"}
+    assert forbidden("photos", "import hydranet_tf.training.train") == {"training"}
+    assert forbidden("data", "from hydranet_tf.model import HydraNet") == {NETWORK}
+    assert forbidden("data", "from hydranet_tf import model") == {NETWORK}
+    assert forbidden("errors", "from hydranet_tf import extras") == {"extras"}
+    assert not forbidden("data", "from hydranet_tf.data import sources")
+    assert not forbidden("exporting", "from hydranet_tf import __version__, tasks")
+
+
+def test_the_network_imports_no_tensorflow():
+    importers = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if room_of(path) not in MAY_IMPORT_TENSORFLOW
+        and packages_imported(path.read_text()) & TENSORFLOW
+    }
+    assert importers <= MAY_IMPORT_IT_LATE
 
 
 def test_the_package_imports_no_script_and_no_data_set():
-    outside = {"datasets", "benchmarks", "tests", "demo"}
+    outside = {"datasets", "benchmarks", "tests", "tools", "demo"}
     outside |= {path.stem for path in REPOSITORY.glob("*.py")}
-    for name, path in MODULES.items():
+    for path in FILES:
         wrong = packages_imported(path.read_text()) & outside
-        assert not wrong, f"{name} imports {wrong}"
+        assert not wrong, f"{path} imports {wrong}"
 
 
 def test_importing_the_package_loads_no_framework():
@@ -281,14 +147,6 @@ def test_importing_the_package_loads_no_framework():
         check=True,
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_mains_stay_thin():
-    mains = sorted(REPOSITORY.glob("*.py"))
-    assert {"train.py", "evaluate.py", "export.py"} <= {path.name for path in mains}
-    for path in mains:
-        lines = len(path.read_text().splitlines())
-        assert lines < MAIN_LIMIT, f"{path.name} has {lines} lines"
 
 
 def test_datasets_is_no_package():

@@ -292,6 +292,7 @@ def test_the_command_converts_and_explains(tmp_path):
     code = """if True:
         import sys
         from absl import flags
+        sys.path.insert(0, "tools")
         import convert_weights
         flags.FLAGS(sys.argv)
         convert_weights.main(sys.argv[:1])

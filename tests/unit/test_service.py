@@ -134,10 +134,10 @@ def expected(photographs_):
     }
 
 
-def assert_same_rows(rows, expected):
+def assert_same_rows(found, expected):
     """Equal to the last digit: a face is the same in whatever batch."""
-    assert rows == expected
-    assert all(list(row) == list(rows.COLUMNS) for row in rows)
+    assert found == expected
+    assert all(list(row) == list(rows.COLUMNS) for row in found)
 
 
 def test_the_pictures_differ_in_their_rows(expected):

@@ -1,0 +1,11 @@
+"""Names that an exported SavedModel and whoever loads it agree on."""
+
+from __future__ import annotations
+
+# Encoded files in, and uint8 pixels in.
+ENCODED = "serving_default"
+PIXELS = "pixels"
+ENCODED_INPUT = "image_bytes"
+PIXELS_INPUT = "images"
+# The asset that says what the outputs mean.
+DESCRIPTION = "tasks.json"
