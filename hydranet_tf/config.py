@@ -15,7 +15,7 @@ from absl import flags
 
 from hydranet_tf.augmentation import STRENGTHS
 from hydranet_tf.backbones import BACKBONES
-from hydranet_tf.tasks import HEADS, TASKS, VALUE
+from hydranet_tf.tasks import HEADS, TASKS, VALUE, Task, with_head
 
 LEARNED = "learned"
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -92,6 +92,12 @@ class TrainingConfig:
     width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
     image_size: int = _setting(200, "Side of the images in pixels.")
     augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
+    tasks: str = _setting(
+        ",".join(task.name for task in TASKS),
+        "What the network predicts, out of "
+        f"{', '.join(task.name for task in TASKS)}. Each needs labels in the training "
+        "part.",
+    )
     age_head: str = _setting(
         VALUE,
         "How age is answered: by one value, trained by its absolute error as "
@@ -120,8 +126,8 @@ class TrainingConfig:
     )
     loss_weights: str = _setting(
         LEARNED,
-        "'learned', or fixed weights of the losses in the order "
-        f"{', '.join(task.name for task in TASKS)}, for example 0.1,1,1.",
+        "'learned', or fixed weights of the losses in the order of --tasks, for "
+        "example 0.1,1,1.",
     )
     loss_weights_rate: float = _setting(
         10.0,
@@ -241,7 +247,19 @@ class TrainingConfig:
             not (self.start_from and self.backbone_weights),
             "empty where --backbone_weights is given: both would set the backbone",
         )
+        self.asked_tasks()
         self.fixed_loss_weights()
+
+    def asked_tasks(self) -> tuple[Task, ...]:
+        """What the network predicts, with the head that `age_head` says."""
+        known = {task.name: task for task in TASKS}
+        names = [name.strip() for name in self.tasks.split(",")]
+        if len(set(names)) < len(names) or not known.keys() >= set(names):
+            raise ConfigError(
+                f"--tasks must be some of {', '.join(known)}, separated by commas, "
+                f"each once; got {self.tasks!r}"
+            )
+        return with_head([known[name] for name in names], self.age_head)
 
     def fixed_loss_weights(self) -> tuple[float, ...] | None:
         """The fixed weights, or None where they are learned."""
@@ -251,12 +269,13 @@ class TrainingConfig:
             weights = tuple(float(w) for w in self.loss_weights.split(","))
         except ValueError:
             weights = ()
-        in_range = len(weights) == len(TASKS) and all(0 <= w < 1e6 for w in weights)
+        asked = self.asked_tasks()
+        in_range = len(weights) == len(asked) and all(0 <= w < 1e6 for w in weights)
         if not in_range or not any(weights):
             raise ConfigError(
-                f"--loss_weights must be 'learned' or {len(TASKS)} numbers, 0 or "
+                f"--loss_weights must be 'learned' or {len(asked)} numbers, 0 or "
                 "more and not all 0, separated by commas, one for each of "
-                f"{', '.join(task.name for task in TASKS)}; got "
+                f"{', '.join(task.name for task in asked)}; got "
                 f"{self.loss_weights!r}"
             )
         return weights

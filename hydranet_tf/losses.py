@@ -9,6 +9,7 @@ examples that carry the label. Then
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -23,8 +24,127 @@ LOG_VARIANCE_BOUND = 7.0
 
 
 def label_mask(labels):
-    """1.0 where a label is present, 0.0 where it is `MISSING`, float32."""
-    return ops.cast(ops.not_equal(labels, MISSING), "float32")
+    """1.0 where a label is present, 0.0 where it is `MISSING` or NaN, float32."""
+    present = ops.logical_and(
+        ops.not_equal(labels, MISSING),
+        # NaN, which tables have for a blank, is not equal to itself.
+        ops.equal(labels, labels),
+    )
+    return ops.cast(present, "float32")
+
+
+def present_or_zero(labels):
+    """The labels, and 0 where there is none: an index and a number of each task."""
+    return ops.where(label_mask(labels) > 0, labels, ops.zeros_like(labels))
+
+
+def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
+    """Labels of every task, `MISSING` for tasks that the dict does not have.
+
+    Args:
+        tasks: what is asked.
+        labels: by task name, `[batch]` or `[batch, 1]`; soft labels by
+            `task.soft_name`.
+
+    Returns:
+        The same, each label `[batch]`.
+
+    Raises:
+        ValueError: if it is no dict, has a key that no task has, has no label at
+            all, or has labels of another shape.
+    """
+    names = [task.name for task in tasks]
+    expected = f"a dict of labels by task name ({', '.join(names)})"
+    if not isinstance(labels, Mapping):
+        raise ValueError(f"expected {expected}; got {type(labels).__name__}")
+    unknown = sorted({*labels} - {*names} - {task.soft_name for task in tasks})
+    if unknown:
+        raise ValueError(f"expected {expected}; got {', '.join(unknown)}, too")
+    found = dict(labels)
+    for name in names:
+        if name in labels:
+            found[name] = _one_each(name, labels[name], "labels")
+    if not any(name in found for name in names):
+        raise ValueError(f"expected {expected}; it has none of them")
+    first = next(found[name] for name in names if name in found)
+    for task in tasks:
+        if task.name not in found:
+            dtype = "float32" if task.is_regression else "int32"
+            found[task.name] = ops.full(ops.shape(first), MISSING, dtype=dtype)
+    return found
+
+
+def weights_by_task(tasks: Sequence[Task], sample_weight) -> dict | None:
+    """Sample weights by task name; None where there are none.
+
+    Args:
+        tasks: what is asked.
+        sample_weight: None, `[batch]` or `[batch, 1]` for all tasks, or a dict of
+            them by task name; a task that it does not name has weights of 1.
+
+    Raises:
+        ValueError: on something else.
+    """
+    if sample_weight is None:
+        return None
+    names = [task.name for task in tasks]
+    if not isinstance(sample_weight, Mapping):
+        if isinstance(sample_weight, list | tuple):
+            raise ValueError(
+                "expected one array of sample weights, or a dict of them by task name "
+                f"({', '.join(names)}); got a {type(sample_weight).__name__}"
+            )
+        sample_weight = dict.fromkeys(names, sample_weight)
+    unknown = sorted({*sample_weight} - {*names} - {t.soft_name for t in tasks})
+    if unknown:
+        raise ValueError(
+            f"expected sample weights of {', '.join(names)}; got {', '.join(unknown)}"
+        )
+    return {
+        name: _one_each(name, ops.cast(weights, "float32"), "sample weights")
+        for name, weights in sample_weight.items()
+        if name in names
+    }
+
+
+def checked_class_weights(
+    tasks: Sequence[Task], class_weights: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Class weights as plain dicts.
+
+    Raises:
+        ValueError: on a task or class that is not there, or a weight below 0.
+    """
+    classes = {task.name: task.classes for task in tasks if task.classes}
+    for name, weights in class_weights.items():
+        wrong = [c for c in weights if c not in classes.get(name, ())]
+        if name not in classes or wrong:
+            known = "; ".join(f"{n}: {', '.join(c)}" for n, c in classes.items())
+            raise ValueError(
+                f"class_weights: expected tasks and classes out of {known}; got "
+                f"{name}: {', '.join(map(str, wrong or weights))}"
+            )
+        if not all(0 <= weight < math.inf for weight in weights.values()):
+            raise ValueError(
+                f"class_weights: expected numbers from 0; {name} has {dict(weights)}"
+            )
+    return {
+        name: {class_: float(weight) for class_, weight in weights.items()}
+        for name, weights in class_weights.items()
+    }
+
+
+def _one_each(name: str, values, what: str):
+    """`[batch]` of `[batch]` or `[batch, 1]`; broadcasting would mix the rows."""
+    values = ops.convert_to_tensor(values)
+    shape = values.shape
+    if len(shape) == 2 and shape[1] == 1:
+        return ops.squeeze(values, -1)
+    if len(shape) != 1:
+        raise ValueError(
+            f"expected {what} of {name} of the shape [batch]; got {list(shape)}"
+        )
+    return values
 
 
 def example_losses(task: Task, labels, logits, soft_labels=None):
@@ -48,7 +168,7 @@ def example_losses(task: Task, labels, logits, soft_labels=None):
         labels = soft_labels
     # MISSING is no class index: without this, the gather below would be asked
     # for entry -1 and the masked row could hold anything.
-    present = ops.maximum(labels, 0)
+    present = present_or_zero(labels)
     if task.is_distribution:
         return distributions.example_losses(task, present, logits)
     if task.kind == REGRESSION:
@@ -74,9 +194,14 @@ def _divergences(task: Task, soft_labels, logits):
 
 
 def task_losses(
-    tasks: Sequence[Task], labels: Mapping, logits: Mapping, largest_share: float = 0.0
-) -> tuple[dict, dict]:
-    """Mean loss of each task over its present labels.
+    tasks: Sequence[Task],
+    labels: Mapping,
+    logits: Mapping,
+    largest_share: float = 0.0,
+    sample_weights: Mapping | None = None,
+    class_weights: Mapping[str, Mapping[str, float]] | None = None,
+) -> tuple[dict, dict, dict]:
+    """Weighted mean loss of each task over its present labels.
 
     Under several replicas these are the labels of all of them: a mean of the
     replicas' own means would weigh a label by how few its replica has.
@@ -88,42 +213,74 @@ def task_losses(
         logits: by task name, see `example_losses`.
         largest_share: of another face in an image, see `mixup`. Both faces' labels
             count, by their shares.
+        sample_weights: `[batch]` by task name; 1 where there are none.
+        class_weights: by task and class name, what a label of the class counts.
 
     Returns:
-        Two dicts by task name: float32 scalars, 0 where no example of the
-        batch has the label; and the number of present labels, float32.
+        Three dicts by task name, float32 scalars: the weighted mean loss, 0 where no
+        example of the batch has the label; the sum of the weights of the present
+        labels, without any weights their number; and their mean weight, without any
+        weights 1, and 0 where no label is present.
     """
-    sums, counts = [], []
+    sums, weights, counts = [], [], []
     for task in tasks:
         own, soft = labels[task.name], labels.get(task.soft_name)
-        faces = [(own, soft, 1.0)]
+        own_weights = _label_weights(task, own, sample_weights, class_weights)
+        faces = [(own, soft, own_weights, 1.0)]
         if largest_share:
             share = mixup.shares(ops.shape(own)[0], largest_share)
-            other = None if soft is None else mixup.partners(soft)
-            faces = [(own, soft, 1.0 - share), (mixup.partners(own), other, share)]
-        total = count = 0.0
-        for hard, soft, weight in faces:
+            other = [
+                None if values is None else mixup.partners(values)
+                for values in (own, soft, own_weights)
+            ]
+            faces = [(own, soft, own_weights, 1.0 - share), (*other, share)]
+        total = weight = count = 0.0
+        for hard, soft, of_label, share in faces:
             mask = label_mask(hard)
-            count += ops.sum(weight * mask)
+            counted = share * mask
+            weighted = counted if of_label is None else counted * of_label
+            count += ops.sum(counted)
+            weight += ops.sum(weighted)
             found = example_losses(task, hard, logits[task.name], soft)
             # `where` and not a product: a masked row's loss may be infinite.
-            total += ops.sum(weight * ops.where(mask > 0, found, 0.0))
+            total += ops.sum(weighted * ops.where(mask > 0, found, 0.0))
         sums.append(total)
+        weights.append(weight)
         counts.append(count)
     # Together, because each sum over replicas is a message of its own.
-    both = replicas.total(ops.stack([ops.stack(sums), ops.stack(counts)]))
-    sums, counts = ops.unstack(both)
-    names = [task.name for task in tasks]
-    means = ops.unstack(sums / ops.where(counts > 0, counts, 1.0))
-    counts = ops.unstack(counts)
-    return dict(zip(names, means, strict=True)), dict(zip(names, counts, strict=True))
+    together = ops.stack([ops.stack(sums), ops.stack(weights), ops.stack(counts)])
+    sums, weights, counts = ops.unstack(replicas.total(together))
+    means = ops.divide_no_nan(sums, weights)
+    emphasis = ops.divide_no_nan(weights, counts)
+    return tuple(
+        dict(zip([task.name for task in tasks], ops.unstack(values), strict=True))
+        for values in (means, weights, emphasis)
+    )
+
+
+def _label_weights(task: Task, labels, sample_weights, class_weights):
+    """What each label counts, `[batch]`; None where all count the same."""
+    weights = (sample_weights or {}).get(task.name)
+    by_class = (class_weights or {}).get(task.name)
+    if by_class:
+        of_classes = ops.convert_to_tensor(
+            [by_class.get(name, 1.0) for name in task.classes], "float32"
+        )
+        classes = ops.take(of_classes, ops.cast(present_or_zero(labels), "int32"))
+        weights = classes if weights is None else weights * classes
+    return weights
+
+
+def any_present(labels) -> bool:
+    """Whether one of the labels, numpy `[n]`, is there."""
+    return bool(((labels != MISSING) & (labels == labels)).any())
 
 
 def constant_answer_loss(task: Task, labels) -> float:
     """What the best constant answer would lose on these labels.
 
     Args:
-        labels: numpy `[n]`; `MISSING` is left out.
+        labels: numpy `[n]`; `MISSING` and NaN are left out.
 
     Returns:
         Mean distance from the median (years), for a distribution that of the
@@ -134,7 +291,7 @@ def constant_answer_loss(task: Task, labels) -> float:
     import numpy as np
 
     labels = np.asarray(labels)
-    labels = labels[labels != MISSING]
+    labels = labels[(labels != MISSING) & ~np.isnan(labels)]
     if len(np.unique(labels)) < 2:
         return 1.0
     if task.is_distribution:
@@ -144,6 +301,34 @@ def constant_answer_loss(task: Task, labels) -> float:
     share = np.bincount(labels.astype(int)) / labels.size
     share = share[share > 0]
     return float(-np.sum(share * np.log(share)))
+
+
+def learned_weights(
+    tasks: Sequence[Task], labels: Mapping | None = None, rate: float = 10.0
+) -> UncertaintyWeights:
+    """Loss weights that are learned, started where labels say.
+
+    Args:
+        tasks: what is asked, in order.
+        labels: numpy `[n]` by task name. None stands for labels as tasks expect
+            them: of a regression spread normally around its centre, of classes as
+            many of each.
+        rate: see `UncertaintyWeights`.
+    """
+    if labels is None:
+        labels = {task.name: _expected_labels(task) for task in tasks}
+    constant = [constant_answer_loss(task, labels[task.name]) for task in tasks]
+    return UncertaintyWeights([task.kind for task in tasks], constant, rate)
+
+
+def _expected_labels(task: Task):
+    import numpy as np
+
+    if task.classes:
+        return np.arange(len(task.classes))
+    normal = statistics.NormalDist(task.centre, task.spread)
+    levels = (np.arange(200) + 0.5) / 200
+    return np.clip([normal.inv_cdf(p) for p in levels], task.low, task.high)
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -215,21 +400,23 @@ class UncertaintyWeights(keras.layers.Layer):
         """exp(-s) of each task (alpha, beta, gamma), float32 `[tasks]`."""
         return ops.exp(-self.log_variances())
 
-    def call(self, losses, counts):
+    def call(self, losses, emphasis):
         """Joins the tasks' losses.
 
         Args:
-            losses: `[tasks]`, the mean loss of each.
-            counts: `[tasks]`, how many labels each mean stands on.
+            losses: `[tasks]`, the weighted mean loss of each.
+            emphasis: `[tasks]`, the mean weight of the labels that each mean stands
+                on; 0 without any.
 
         Returns:
-            The total, a scalar.
+            The total, a scalar. Weights count for the whole likelihood of a label,
+            so that twice as large ones double the total and leave the learned
+            weights as they are.
         """
-        present = ops.cast(counts > 0, "float32")
         s = self.log_variances()
         terms = ops.exp(-s) * losses
         terms = terms + ops.convert_to_tensor(self._factors) * s
-        return ops.sum(present * terms)
+        return ops.sum(emphasis * terms)
 
     def get_config(self):
         return {
@@ -273,10 +460,9 @@ class FixedWeights(keras.layers.Layer):
         """The weights as given, float32 `[tasks]`."""
         return ops.convert_to_tensor(self.weights_given, dtype="float32")
 
-    def call(self, losses, counts):
+    def call(self, losses, emphasis):
         """Joins the losses; see `UncertaintyWeights.call`."""
-        del counts  # A task without labels has loss 0 and adds nothing.
-        return ops.sum(self.task_weights() * losses)
+        return ops.sum(self.task_weights() * emphasis * losses)
 
     def get_config(self):
         return {**super().get_config(), "weights": self.weights_given}

@@ -8,22 +8,40 @@ import keras
 from keras import ops
 
 from hydranet_tf import distributions
-from hydranet_tf.losses import label_mask
+from hydranet_tf.losses import label_mask, present_or_zero
 from hydranet_tf.tasks import Task, from_config
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
-class MaskedMeanAbsoluteError(keras.metrics.Mean):
+class MeanOfLabels(keras.metrics.Mean):
+    """Weighted mean; NaN where nothing was counted, which 0 would hide."""
+
+    def result(self):
+        """Scalar of what has been added so far."""
+        mean = ops.divide_no_nan(self.total, self.count)
+        return ops.where(self.count > 0, mean, float("nan"))
+
+    def _add(self, values, labels, sample_weight) -> None:
+        """Adds `[batch]` values of the rows that have a label, by their weights."""
+        weights = label_mask(labels)
+        # `where` and not a product: a value of a row without label may be NaN.
+        values = ops.where(weights > 0, values, 0.0)
+        if sample_weight is not None:
+            weights = weights * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        super().update_state(values, sample_weight=weights)
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class MaskedMeanAbsoluteError(MeanOfLabels):
     """Mean of |label - prediction| in the task's unit; missing left out."""
 
     def __init__(self, name: str = "mae", **kwargs):
         super().__init__(name=name, **kwargs)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds labels `[batch]` and predictions `[batch]`."""
-        del sample_weight  # Presence of the label is the only weight.
+        """Adds labels `[batch]`, predictions `[batch]` and weights `[batch]`."""
         errors = ops.abs(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
-        super().update_state(errors, sample_weight=label_mask(y_true))
+        self._add(errors, y_true, sample_weight)
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -35,16 +53,17 @@ class MaskedMedianError(MaskedMeanAbsoluteError):
         self.task = task if isinstance(task, Task) else from_config(task)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds labels `[batch]` and logits `[batch, bins]`."""
-        super().update_state(y_true, distributions.median(self.task, y_pred))
+        """Adds labels `[batch]`, logits `[batch, bins]` and weights `[batch]`."""
+        median = distributions.median(self.task, y_pred)
+        super().update_state(y_true, median, sample_weight)
 
     def get_config(self):
         return {**super().get_config(), "task": vars(self.task)}
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
-class MaskedAccuracy(keras.metrics.Mean):
-    """Share of right classes among the present labels.
+class MaskedAccuracy(MeanOfLabels):
+    """Fraction of right classes among the present labels.
 
     Logits `[batch, 1]` mean class 1 where positive, `[batch, classes]` the
     class of the largest.
@@ -54,29 +73,26 @@ class MaskedAccuracy(keras.metrics.Mean):
         super().__init__(name=name, **kwargs)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds labels `[batch]` and logits."""
-        del sample_weight  # Presence of the label is the only weight.
+        """Adds labels `[batch]`, logits and weights `[batch]`."""
         if y_pred.shape[-1] == 1:
             predicted = ops.cast(ops.squeeze(y_pred, -1) > 0, "int32")
         else:
             predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-        right = ops.equal(ops.cast(y_true, "int32"), predicted)
-        super().update_state(
-            ops.cast(right, "float32"), sample_weight=label_mask(y_true)
-        )
-
-
-def score_name(task: Task) -> str:
-    """Name of a task's score in logs, for example `age_mae`."""
-    return f"{task.name}_mae" if task.is_regression else f"{task.name}_accuracy"
+        classes = ops.cast(present_or_zero(y_true), "int32")
+        right = ops.cast(ops.equal(classes, predicted), "float32")
+        self._add(right, y_true, sample_weight)
 
 
 def task_metrics(tasks: Sequence[Task]) -> dict[str, list[keras.metrics.Metric]]:
     """The score of each task, in the form that `Model.compile` takes."""
-    return {task.name: [_metric(task)] for task in tasks}
+    # Keras puts the output's name before a metric's, but not where there is one alone.
+    prefix = f"{tasks[0].name}_" if len(tasks) == 1 else ""
+    return {task.name: [_metric(task, prefix)] for task in tasks}
 
 
-def _metric(task: Task) -> keras.metrics.Metric:
+def _metric(task: Task, prefix: str) -> keras.metrics.Metric:
     if task.is_distribution:
-        return MaskedMedianError(task)
-    return MaskedMeanAbsoluteError() if task.is_regression else MaskedAccuracy()
+        return MaskedMedianError(task, name=f"{prefix}mae")
+    if task.is_regression:
+        return MaskedMeanAbsoluteError(name=f"{prefix}mae")
+    return MaskedAccuracy(name=f"{prefix}accuracy")

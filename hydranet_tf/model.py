@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -13,6 +13,7 @@ from keras import layers, ops
 from hydranet_tf import backbones, distributions, losses, presets, replicas
 from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.capture import Capture
+from hydranet_tf.metrics import MeanOfLabels
 from hydranet_tf.mixup import Mixup
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
 
@@ -29,9 +30,13 @@ class HydraNet(keras.Model):
     class 1 (yes-no) or `[batch, classes]`, float32.
     For probabilities, and for export, see `answer_model`.
 
-    Only `compute_loss` is overridden, so `fit`, `evaluate`, distribution and
-    both backends stay Keras' own. Labels are a dict by task name, `[batch]`
-    each, with `MISSING` where there is none.
+    `compute_loss` is overridden and never `train_step`, so `fit`, `evaluate`,
+    distribution and both backends stay Keras' own. Labels are a dict by task name,
+    `[batch]` or `[batch, 1]` each. A label is missing where it is `MISSING` or NaN,
+    and for the whole batch where the dict has no such key. Sample weights are one
+    array `[batch]` for all tasks, or a dict of them by task name. They weigh the
+    loss, and the scores that `compile` takes as `weighted_metrics`. What layers add
+    to `losses`, as regularisers do, is part of the total.
 
     Args:
         backbone: a name of `backbones.BACKBONES`.
@@ -40,8 +45,8 @@ class HydraNet(keras.Model):
         augmentation: strength, see `Augmentation.of_strength`.
         dropout: share of features that a head drops in training.
         mixup: largest share of another face in a training image, see `Mixup`.
-        weighting: an `UncertaintyWeights` or `FixedWeights`; None gives
-            every task the weight 1.
+        weighting: an `UncertaintyWeights` or `FixedWeights`; None learns the
+            weights, see `losses.learned_weights`.
         seed: of augmentation and dropout.
         tasks: what is answered.
         temperatures: by task name, what `answer_model` divides logits by, see
@@ -49,10 +54,13 @@ class HydraNet(keras.Model):
         mirrored: `answer_model` looks at each face and at its mirror image, and
             answers with the mean of their logits: twice the work. Training and
             its validation look once.
+        class_weights: by task name and class name, what a label of the class counts
+            in the loss; 1.0 where none is given. It multiplies a sample weight.
 
     Raises:
         ValueError: on an unknown backbone or augmentation, naming the known;
-            on a width that the backbone does not have.
+            on a width that the backbone does not have; on class weights of a
+            task or class that is not there, or below 0.
     """
 
     def __init__(
@@ -68,12 +76,13 @@ class HydraNet(keras.Model):
         tasks: Sequence[Task] = TASKS,
         temperatures: Mapping[str, float] | None = None,
         mirrored: bool = False,
+        class_weights: Mapping[str, Mapping[str, float]] | None = None,
         name: str = "hydranet",
-        **kwargs,
     ):
         tasks = tuple(
             task if isinstance(task, Task) else from_config(task) for task in tasks
         )
+        class_weights = losses.checked_class_weights(tasks, class_weights or {})
         augment = Augmentation.of_strength(augmentation, seed)
         network = _network(backbone, image_size, width, dropout, seed, tasks)
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -82,7 +91,7 @@ class HydraNet(keras.Model):
             augmented = augmented if layer is None else layer(augmented)
         if mixup:
             augmented = Mixup(mixup)(augmented)
-        super().__init__(inputs=images, outputs=network(augmented), name=name, **kwargs)
+        super().__init__(inputs=images, outputs=network(augmented), name=name)
         self.backbone = backbone
         self.image_size = image_size
         self.width = width
@@ -93,13 +102,42 @@ class HydraNet(keras.Model):
         self.tasks = tasks
         self.temperatures = dict(temperatures or {})
         self.mirrored = mirrored
+        self.class_weights = class_weights
         self.network = network
-        if weighting is None:
-            weighting = losses.FixedWeights([1.0] * len(tasks))
-        self.weighting = weighting
+        self.weighting = weighting or losses.learned_weights(tasks)
         self.task_loss_trackers = [
-            keras.metrics.Mean(name=f"{task.name}_loss") for task in tasks
+            MeanOfLabels(name=f"{task.name}_loss") for task in tasks
         ]
+
+    def compile(
+        self, optimizer="rmsprop", loss=None, loss_weights=None, *args, **kwargs
+    ):
+        """Keras' own, without `loss` and `loss_weights`.
+
+        Raises:
+            ValueError: if one of them is given.
+        """
+        if loss is not None:
+            raise ValueError(
+                "expected compile() without loss=: HydraNet has a loss for each of its "
+                "tasks and leaves out labels that are missing. Leave loss= out; to "
+                "train with losses of your own, compile "
+                "keras.Model(model.input, model.output) instead"
+            )
+        if loss_weights is not None:
+            raise ValueError(
+                "expected compile() without loss_weights=: they belong to the network. "
+                "Make it with HydraNet(weighting=FixedWeights([...])), one weight for "
+                f"each of {', '.join(task.name for task in self.tasks)}, or leave them "
+                "out to learn them"
+            )
+        super().compile(optimizer, None, None, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model as it was, its optimiser's variables made."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -110,17 +148,37 @@ class HydraNet(keras.Model):
         their number, on each of them: Keras sums what they return, and
         multiplies what it logs.
         """
-        del x, sample_weight
+        del x
+        y = losses.completed_labels(self.tasks, y)
         largest_share = self.mixup if training else 0.0
-        means, counts = losses.task_losses(self.tasks, y, y_pred, largest_share)
+        means, weights, emphasis = losses.task_losses(
+            self.tasks,
+            y,
+            y_pred,
+            largest_share,
+            losses.weights_by_task(self.tasks, sample_weight),
+            self.class_weights,
+        )
         names = [task.name for task in self.tasks]
         for name, tracker in zip(names, self.task_loss_trackers, strict=True):
-            tracker.update_state(means[name], sample_weight=counts[name])
+            tracker.update_state(means[name], sample_weight=weights[name])
         loss = self.weighting(
             ops.stack([means[name] for name in names]),
-            ops.stack([counts[name] for name in names]),
+            ops.stack([emphasis[name] for name in names]),
         )
+        # Regularisers: each replica has all of them, and divides like the rest.
+        for added in self.losses:
+            loss = loss + ops.sum(ops.cast(added, loss.dtype))
         return loss / replicas.count()
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Keras' own, for labels of which some keys may be missing."""
+        y = losses.completed_labels(self.tasks, y)
+        y = {task.name: y[task.name] for task in self.tasks}
+        weights = losses.weights_by_task(self.tasks, sample_weight)
+        if weights is not None:
+            weights = {n: weights.get(n, ops.ones(ops.shape(y[n]))) for n in y}
+        return super().compute_metrics(x, y, y_pred, weights)
 
     def task_weights(self) -> dict[str, float]:
         """Current weights of the losses by name: alpha, beta, gamma."""
@@ -159,6 +217,7 @@ class HydraNet(keras.Model):
         # Fixed weights of 1: the learned ones are of no use to the answers.
         config = self.get_config()
         config |= {"augmentation": "none", "dropout": 0.0, "mixup": 0.0}
+        config |= {"class_weights": {}, "frozen": []}
         plain = losses.FixedWeights([1.0] * len(self.tasks))
         config["weighting"] = keras.saving.serialize_keras_object(plain)
         variables = _by_path(self.network)
@@ -177,6 +236,10 @@ class HydraNet(keras.Model):
             "tasks": [vars(task) for task in self.tasks],
             "temperatures": dict(self.temperatures),
             "mirrored": self.mirrored,
+            "class_weights": self.class_weights,
+            "frozen": [
+                path for path, layer in _layers_by_path(self) if not layer.trainable
+            ],
             "name": self.name,
         }
 
@@ -185,7 +248,15 @@ class HydraNet(keras.Model):
         weighting = keras.saving.deserialize_keras_object(
             config["weighting"], custom_objects=custom_objects
         )
-        return cls(**{**config, "weighting": weighting})
+        # Networks that earlier versions wrote have none.
+        frozen = set(config.get("frozen", ()))
+        config = {name: value for name, value in config.items() if name != "frozen"}
+        model = cls(**{**config, "weighting": weighting})
+        # What holds others comes first, for it sets theirs, too.
+        for path, layer in _layers_by_path(model):
+            if layer.trainable == (path in frozen):
+                layer.trainable = path not in frozen
+        return model
 
 
 def answer_model(model: HydraNet) -> keras.Model:
@@ -268,6 +339,17 @@ def _with_mirror_images(images):
 def head_layers(task: Task) -> tuple[str, str]:
     """Names of the layers with weights in a task's head, in order."""
     return f"{task.name}_hidden", f"{task.name}_logits"
+
+
+def _layers_by_path(model: keras.Model, prefix: str = "") -> Iterator[tuple]:
+    """Every layer with its path, `hydranet/network/stem_conv`, the outer ones first."""
+    path = prefix + model.name
+    yield path, model
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_by_path(layer, f"{path}/")
+        else:
+            yield f"{path}/{layer.name}", layer
 
 
 def _by_path(network: keras.Model) -> dict[str, keras.Variable]:

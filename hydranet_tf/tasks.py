@@ -175,6 +175,11 @@ RACE = Task(
 TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)
 
 
+def score_name(task: Task) -> str:
+    """Name of a task's score in logs, for example `age_mae`."""
+    return f"{task.name}_mae" if task.is_regression else f"{task.name}_accuracy"
+
+
 def with_head(tasks: Sequence[Task], head: str) -> tuple[Task, ...]:
     """The tasks, the regressions among them answered by another head."""
     return tuple(

@@ -51,9 +51,10 @@ def open_source(
     Args:
         data: a TFDS name prepared under `data_dir` (`utkface`,
             `drawn_faces:1.0.0`), a folder of UTKFace-named files, or a `.csv`
-            file with the columns `path,age,gender,race[,split]`. Several of them,
-            separated by commas, are joined as `examples.join` says; a source that
-            lacks the split is left out of it.
+            file with the column `path`, some of `age,gender,race` and, for the
+            splits, `split`; a column that is absent is a missing label. Several of
+            them, separated by commas, are joined as `examples.join` says; a source
+            that lacks the split is left out of it.
         split: `"train"`, `"validation"`, `"test"` or `"all"`.
         data_dir: where TFDS keeps prepared data sets; by default the
             environment variable `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
@@ -220,9 +221,13 @@ def _listed_names(folder: Path, found, split: str, split_lists) -> list[str]:
 
 
 def _open_csv(path: Path, split: str) -> Examples:
-    columns = ("path", *(task.name for task in TASKS))
     names, rows, problems, seen = [], [], [], {}
-    for number, cells in read_table(path, columns):
+    for number, cells in read_table(path, ("path",)):
+        if not any(task.name in cells for task in TASKS):
+            raise SourceError(
+                f"{path} has no column of labels; expected one or more of "
+                f"{', '.join(task.name for task in TASKS)}. It has {', '.join(cells)}"
+            )
         try:
             labels = _parse_row(path.parent, cells)
             name = cells["path"]
@@ -236,6 +241,14 @@ def _open_csv(path: Path, split: str) -> Examples:
             names.append(name)
             rows.append(labels)
     raise_problems(path, problems)
+    if seen:
+        absent = [task.name for task in TASKS if task.name not in cells]
+        if absent:
+            logging.warning(
+                "%s has no column %s: its faces have no such label.",
+                path,
+                ", ".join(absent),
+            )
     if seen and "split" not in cells:
         logging.info(
             "%s has no column 'split' and is split by the hash of the paths "
@@ -259,7 +272,7 @@ def _parse_row(folder: Path, cells: Mapping[str, str]) -> Labels:
         )
     for task in TASKS:
         try:
-            labels[task.name] = task.parse(cells[task.name])
+            labels[task.name] = task.parse(cells.get(task.name, ""))
         except LabelError as error:
             problems.append(str(error))
     if problems:

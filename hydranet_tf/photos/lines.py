@@ -65,7 +65,9 @@ def line(row: Mapping[str, Any]) -> str:
         return f"{name}: no face found"
     if row["status"] != OK:
         return f"{name}: {row['status']}"
-    answers = ", ".join(_answer(task, row) for task in TASKS)
+    # A network may leave some of the tasks out.
+    answered = [task for task in TASKS if row[task.name] is not None]
+    answers = ", ".join(_answer(task, row) for task in answered)
     if row["left"] is None:
         return f"{name}: {answers}"
     left, top, right, bottom = (row[k] for k in ("left", "top", "right", "bottom"))

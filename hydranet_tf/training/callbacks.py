@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -15,11 +15,17 @@ from tqdm import tqdm
 from hydranet_tf import checkpoints, replicas
 from hydranet_tf.checkpoints import Progress
 from hydranet_tf.io import atomic
-from hydranet_tf.metrics import score_name
+from hydranet_tf.tasks import score_name
 from hydranet_tf.training import averaging
 from hydranet_tf.training.preemption import Notice, Preempted
 
 METRICS_FILE = "metrics.jsonl"
+
+
+_WAY_OUT = (
+    ". The last good checkpoint is kept. Lower --learning_rate, use --warmup_epochs, "
+    "or look for wrong labels in the data; then start in a new workdir"
+)
 
 
 class TrainingDiverged(ArithmeticError):
@@ -31,21 +37,36 @@ class LogError(RuntimeError):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends the run at the step whose loss is NaN or infinite.
+    """Ends the run where its loss is no number, or its validation is out of range.
 
     Comes before the checkpoints, so that none is written of such a network.
+
+    Args:
+        most: by the names of scores that the validation part has labels for, more
+            than what no network reaches that learns anything.
     """
+
+    def __init__(self, most: Mapping[str, float] | None = None):
+        super().__init__()
+        self.most = {"loss": math.inf, **(most or {})}
 
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             step = int(replicas.number(self.model.optimizer.iterations))
-            raise TrainingDiverged(
-                f"the loss became {loss} at step {step}. The last good "
-                "checkpoint is kept. Lower --learning_rate, use "
-                "--warmup_epochs, or look for wrong labels in the data; then "
-                "start in a new workdir"
-            )
+            raise TrainingDiverged(f"the loss became {loss} at step {step}{_WAY_OUT}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        # A loss of steps that is still a number says nothing of the statistics and
+        # weights that validation uses.
+        for name, most in self.most.items():
+            value = (logs or {}).get(f"val_{name}", 0.0)
+            # True of NaN as well.
+            if not abs(value) < most:
+                raise TrainingDiverged(
+                    f"the validation's {name} became {value:.4g} in epoch {epoch + 1}"
+                    f"{_WAY_OUT}"
+                )
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -90,6 +111,10 @@ class EpochLog(keras.callbacks.Callback):
             steps * self.batch_size / (self._trained - self._started)
         )
         logs["seconds"] = now - self._started
+        # Scores of tasks without a label: JSON has no NaN, and 0 would be a lie. What
+        # is no number for another reason has stopped the run.
+        for name in [name for name, value in logs.items() if math.isnan(value)]:
+            del logs[name]
         row = {"epoch": epoch + 1, "step": self.progress.step}
         row.update((name, float(value)) for name, value in logs.items())
         try:
@@ -165,12 +190,11 @@ class ProgressBar(keras.callbacks.Callback):
     def _scores(self, logs, prefix="") -> str:
         parts = []
         for task in self.model.tasks:
-            value = logs.get(prefix + score_name(task))
-            if value is None:
-                # A source that does not label it.
+            value = logs.get(prefix + score_name(task), math.nan)
+            shown = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
+            if math.isnan(value):
+                # No label yet, or of a source that does not label it.
                 shown = "-"
-            else:
-                shown = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
             parts.append(f"{task.name} {shown}")
         return " ".join(parts)
 

@@ -48,6 +48,8 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
         except SourceError as error:
             raise SourceError(f"--teacher: {error}") from error
         for task, values in found.items():
+            if task.name not in faces.examples.labels:
+                continue  # Not one of --tasks.
             taught.setdefault(task, []).append(values)
     soft_labels = {
         task.soft_name: _blended(

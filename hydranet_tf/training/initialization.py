@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from hydranet_tf import losses, tasks
+from hydranet_tf import losses
 from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import LEARNED, ConfigError, TrainingConfig
 from hydranet_tf.inference import loading
@@ -68,7 +68,7 @@ def _network(config: TrainingConfig, path: Path) -> Start:
             f"--backbone={network.backbone} --width={network.width or 0}; this run has "
             f"--backbone={config.backbone} --width={config.width}. Give the same"
         )
-    asked = tasks.with_head(tasks.TASKS, config.age_head)
+    asked = config.asked_tasks()
     # A head whose classes, unit or kind differ would answer another question.
     kept = [task for task in network.tasks if task in asked]
     other = {

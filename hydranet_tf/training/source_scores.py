@@ -7,8 +7,7 @@ import numpy as np
 
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.metrics import score_name
-from hydranet_tf.tasks import MISSING
+from hydranet_tf.tasks import MISSING, score_name
 
 
 def hooks(validation: Faces, batch_size: int) -> list[keras.callbacks.Callback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -10,14 +11,15 @@ from pathlib import Path
 import keras
 from absl import logging
 
-from hydranet_tf import checkpoints, losses, tasks
+from hydranet_tf import checkpoints, losses
 from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.inference import loading
-from hydranet_tf.metrics import score_name, task_metrics
+from hydranet_tf.metrics import task_metrics
 from hydranet_tf.model import HydraNet
+from hydranet_tf.tasks import score_name
 from hydranet_tf.training import (
     averaging,
     callbacks,
@@ -63,7 +65,8 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         WorkdirError: if the workdir cannot be written, holds something else,
             belongs to a run with other settings or other data, or is in use by
             another process.
-        ConfigError: on a monitored score that does not exist.
+        ConfigError: on a monitored score that does not exist; if the training part
+            has no label of a task, or the validation part none of the monitored one.
         hydranet_tf.backbones.pretrained.WeightsError,
         hydranet_tf.inference.loading.LoadError: if the first weights cannot be
             read or do not fit.
@@ -74,7 +77,7 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         hydranet_tf.training.preemption.Preempted: on SIGTERM, after a checkpoint.
     """
     workdir = Path(workdir)
-    known_scores = [score_name(task) for task in tasks.TASKS]
+    known_scores = [score_name(task) for task in config.asked_tasks()]
     names = sources.listed(config.data, config.split_lists)
     if len(names) > 1:
         known_scores += [f"{n}/{score}" for n in names for score in known_scores]
@@ -106,6 +109,7 @@ def _train(
     keras.mixed_precision.set_dtype_policy(config.precision)
 
     training, validation = (_load(config, split) for split in ("train", "validation"))
+    limits = _check_labels(config, training, validation)
     if config.teacher:
         training = distillation.blended(training, config)
     training = proportions.drawn(training, config)
@@ -133,7 +137,7 @@ def _train(
         return model
 
     hooks = [
-        callbacks.StopOnNonFinite(),
+        callbacks.StopOnNonFinite(limits),
         *source_scores.hooks(validation, config.batch_size),
         *([averaging.ValidateAverage()] if config.ema_momentum else []),
         # First of those that read the logs: it completes them.
@@ -219,16 +223,13 @@ def _end_epoch(model, config, training, validation, progress, hooks) -> None:
 
 def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
     """The network with its loss weights, not compiled."""
-    asked = tasks.with_head(tasks.TASKS, config.age_head)
+    asked = config.asked_tasks()
     fixed = config.fixed_loss_weights()
     if fixed is not None:
         weighting = losses.FixedWeights(fixed)
     else:
-        labels = training.examples.labels
-        weighting = losses.UncertaintyWeights(
-            [task.kind for task in asked],
-            [losses.constant_answer_loss(task, labels[task.name]) for task in asked],
-            rate=config.loss_weights_rate,
+        weighting = losses.learned_weights(
+            asked, training.examples.labels, config.loss_weights_rate
         )
     model = HydraNet(
         backbone=config.backbone,
@@ -327,9 +328,61 @@ def _load(config: TrainingConfig, split: str) -> Faces:
         data_dir=config.data_dir or None,
         split_lists=config.split_lists or None,
     )
+    labels = {task.name: examples.labels[task.name] for task in config.asked_tasks()}
+    examples = dataclasses.replace(examples, labels=labels)
     return pipeline.load_faces(
         examples, config.image_size, config.cache, config.max_bad_images
     )
+
+
+def _check_labels(
+    config: TrainingConfig, training: Faces, validation: Faces
+) -> dict[str, float]:
+    """Refuses tasks that nothing teaches, and a score that nothing can be told by.
+
+    Returns:
+        The scores that the validation part has labels for, with limits for
+        `callbacks.StopOnNonFinite`.
+    """
+    asked = config.asked_tasks()
+    untaught = [
+        task.name
+        for task in asked
+        if not losses.any_present(training.examples.labels[task.name])
+    ]
+    if untaught:
+        others = ",".join(task.name for task in asked if task.name not in untaught)
+        raise ConfigError(
+            f"no face of the training part has a label of {', '.join(untaught)}, so "
+            "nothing would teach its head. "
+            + (f"Give --tasks={others}, or add labels" if others else "Add labels")
+        )
+    # A network whose statistics are not settled may miss by more than the whole range
+    # of labels for an epoch, and not by a hundred times as much.
+    labelled = {
+        score_name(task): 100 * (task.high - task.low) if task.is_regression else 2.0
+        for task in asked
+        if losses.any_present(validation.examples.labels[task.name])
+    }
+    source, _, monitored = config.monitor.rpartition("/")
+    rows = (
+        validation.examples.by_source().get(source, slice(0)) if source else slice(None)
+    )
+    if not any(
+        score_name(task) == monitored
+        and losses.any_present(validation.examples.labels[task.name][rows])
+        for task in asked
+    ):
+        raise ConfigError(
+            f"--monitor={config.monitor}: no face of the validation part has a label "
+            "for it. "
+            + (
+                f"Give --monitor={next(iter(labelled))}, or add labels"
+                if labelled
+                else "It has no labels at all: add some"
+            )
+        )
+    return labelled
 
 
 def _announce(devices, config, model, training, validation, start, progress) -> None:

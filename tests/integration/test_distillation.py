@@ -97,7 +97,7 @@ def test_years_of_a_teacher_by_hand():
         "age": np.array([20.0, MISSING], "float32"),
         AGE.soft_name: np.array([23.5, 40.0], "float32"),
     }
-    means, counts = losses.task_losses(
+    means, counts, _ = losses.task_losses(
         [AGE], labels, {"age": np.array([30.0, 90.0], "float32")}
     )
     assert float(means["age"]) == pytest.approx(6.5)
@@ -166,7 +166,7 @@ def test_partners_bring_their_soft_labels():
     logits = {"race": rng.normal(size=(2, 5)).astype("float32")}
     soft = rng.dirichlet(np.ones(5), 2).astype("float32")
     labels = {"race": np.array([1, 2], "int32"), RACE.soft_name: soft}
-    means, counts = losses.task_losses([RACE], labels, logits, largest_share=0.4)
+    means, counts, _ = losses.task_losses([RACE], labels, logits, largest_share=0.4)
 
     def one(face, image):
         row = losses.example_losses(

@@ -161,10 +161,10 @@ def test_unknown_monitor_names_the_known(settings, tmp_path):
 
 
 def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, run):
-    # A label that no reading lets through, so that epoch 3 meets a NaN.
+    # A label that no reading lets through, so that epoch 3 meets no number.
     settings = dataclasses.replace(settings, epochs=4)
     part = sources.open_source(settings.data, "train", split_lists=settings.split_lists)
-    poisoned = {**part.labels, "age": np.full(len(part), np.nan, "float32")}
+    poisoned = {**part.labels, "age": np.full(len(part), np.inf, "float32")}
     load = train._load
 
     def poison(config, split):
@@ -177,7 +177,7 @@ def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, run):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_load", poison)
-        with pytest.raises(TrainingDiverged, match="became nan at step 7"):
+        with pytest.raises(TrainingDiverged, match="became inf at step 7"):
             train.train(settings, run)
     assert len(log(run)) == 2
     model = train.train(settings, run)

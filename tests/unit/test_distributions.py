@@ -95,7 +95,7 @@ def test_loss_is_the_distance_of_the_mean_and_of_the_shape():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 121)).astype("float32")
     labels = np.array([25.0, MISSING, 70.0], "float32")
-    means, counts = losses.task_losses([BY_YEAR], {"age": labels}, {"age": logits})
+    means, counts, _ = losses.task_losses([BY_YEAR], {"age": labels}, {"age": logits})
     p = np.exp(logits.astype(float))
     expected = np.mean([expected_loss(labels[row], p[row]) for row in (0, 2)])
     assert float(counts["age"]) == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hydranet_tf import metrics
-from hydranet_tf.tasks import MISSING, TASKS
+from hydranet_tf.tasks import MISSING, TASKS, score_name
 
 
 def test_mean_absolute_error_over_batches_of_unequal_presence():
@@ -30,14 +30,28 @@ def test_accuracy_of_classes():
     assert float(score.result()) == pytest.approx(2 / 3)
 
 
-def test_no_label_at_all_is_zero_and_not_nan():
+def test_no_label_at_all_is_no_score():
     score = metrics.MaskedAccuracy()
     score.update_state(np.array([MISSING]), np.array([[1.0]]))
-    assert float(score.result()) == 0.0
+    assert np.isnan(score.result())
 
 
 def test_every_task_has_its_score():
     made = metrics.task_metrics(TASKS)
     names = [f"{task}_{score.name}" for task, (score,) in made.items()]
-    assert names == [metrics.score_name(task) for task in TASKS]
+    assert names == [score_name(task) for task in TASKS]
     assert names == ["age_mae", "gender_accuracy", "race_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "score", [metrics.MaskedAccuracy, metrics.MaskedMeanAbsoluteError]
+)
+def test_weights_and_blanks(score):
+    """Of three labels one is NaN; the others count 1 and 3."""
+    score = score()
+    answers = np.array([[1.0], [-1.0], [1.0]])
+    if score.name == "mae":
+        answers = np.array([2.0, 1.0, 7.0])
+    weights = np.array([[1.0], [3.0], [9.0]])
+    score.update_state(np.array([1.0, 1.0, np.nan]), answers, sample_weight=weights)
+    assert float(score.result()) == 0.25

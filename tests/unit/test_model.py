@@ -72,7 +72,7 @@ def test_missing_labels_give_the_gradient_of_the_present_rows():
         # Not in training mode: batch statistics would tie the rows together.
         with tf.GradientTape() as tape:
             logits = model(images[rows], training=False)
-            means, _ = losses.task_losses(
+            means, *_ = losses.task_losses(
                 TASKS, {k: v[rows] for k, v in labels.items()}, logits
             )
         return tape.gradient(

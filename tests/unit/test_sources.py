@@ -212,9 +212,9 @@ def test_an_unknown_split_in_a_csv_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,age,gender\nimages/a.jpg,1,0\n", "lacks the columns race"),
+        ("path,years\nimages/a.jpg,1\n", "one or more of age, gender, race.*years"),
         ("path;age;gender;race\n", "lacks.*separated by commas; found.*path;age"),
-        ("", "lacks the columns path, age, gender, race"),
+        ("", "lacks the columns path"),
         ("path,age,gender,race\n", "no usable example"),
         ("path,age,gender,race,age\n", "names a column twice"),
         ("path,age,gender,race\nimages/a.jpg,1,0\n", "row 2: expected 4 cells"),
@@ -225,6 +225,15 @@ def test_an_unknown_split_in_a_csv_file(tmp_path):
 def test_a_table_of_another_form(tmp_path, text, message):
     with pytest.raises(SourceError, match=f"(?s){message}"):
         open_source(write_csv(tmp_path, text), "all")
+
+
+def test_a_column_that_is_absent_is_a_missing_label(tmp_path, caplog):
+    path = write_csv(tmp_path, "path,age\nimages/a.jpg,31\n")
+    examples = open_source(path, "all")
+    assert {name: list(values) for name, values in examples.labels.items()} == {
+        "age": [31.0], "gender": [-1], "race": [-1],
+    }  # fmt: skip
+    assert "has no column gender, race" in caplog.text
 
 
 def test_a_table_in_another_encoding(tmp_path):
