@@ -5,6 +5,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 2>/dev/null) python3)
 VENV := .venv
 INSTALLED := $(VENV)/installed
+DOCS_VENV := .venv_docs
 BENCH_INSTALLED := $(VENV)/bench_installed
 FACE_API := @vladmandic/face-api@1.7.15 @tensorflow/tfjs@4.22.0 \
   @tensorflow/tfjs-backend-wasm@4.22.0
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo web test test_long lint bench clean
+.PHONY: help venv demo web test test_long lint docs bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +56,16 @@ lint: venv ## Check style and formatting
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
 
+# An environment of its own: some forty megabytes, and nothing of TensorFlow.
+$(DOCS_VENV)/installed: requirements-docs.txt
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	@touch $@
+
+docs: $(DOCS_VENV)/installed ## Build the documentation as a site: site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet
+	@echo "site/index.html"
+
 $(BENCH_INSTALLED): $(INSTALLED) requirements-bench.txt
 	@echo "Installing requirements-bench.txt into $(VENV): PyTorch and other peers, about 6 GB on disk ..."
 	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-bench.txt
@@ -78,6 +89,6 @@ bench: $(BENCH_INSTALLED) ## Measure against PyTorch, ONNX Runtime and others: b
 	else echo "face_api is left out: it needs node and npm"; fi
 
 clean: ## Remove outputs and caches; .venv stays
-	@rm -rf demo_output bench_output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf demo_output bench_output build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@rm -rf web/dist web/public/wasm
 	@find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 NAME = "utkface_dlib29_taught"
-PRESET = _ROOT / "presets" / NAME
+PRESET = _ROOT / "hydranet_tf" / "presets" / NAME
 LITERT = PRESET / "hydranet.tflite"
 # How it was trained, and what it scored.
 RECIPE = _ROOT / "configs" / f"{NAME}.flags"

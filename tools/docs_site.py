@@ -1,10 +1,11 @@
-"""Makes a site of the pages that GitHub shows: a hook of mkdocs.yml, used by `make docs`.
+"""Makes a site of the pages that GitHub shows: the hook of mkdocs.yml, for `make docs`.
 
 The pages stay where readers of the repository look for them, and their links stay
 relative. On the site README.md is the front page, docs/ comes without its folder, and
-other pages that these link to (results, examples, the model card) come along. What is no
-page, source code above all, is linked where the repository is known (GITHUB_REPOSITORY,
-as GitHub's workflows set it) and stands there as text where it is not.
+other pages that these link to (results, examples, the model card) come along. What is
+no page, source code above all, is linked where the repository is known
+(GITHUB_REPOSITORY, as GitHub's workflows set it) and stands there as text where it is
+not.
 """
 
 from __future__ import annotations

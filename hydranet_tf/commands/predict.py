@@ -2,7 +2,7 @@
 
     hydranet predict portrait.jpg holiday/
 
-prints a line a face, answered by the network of presets/. With --output=faces.csv
+prints a line a face, predicted by the released network. With --output=faces.csv
 (or .jsonl) there is a row a face instead, and the same command again goes on where it
 was broken off; --model takes any other network. A picture without a face, and one
 that cannot be read, have their line too. The exit code is the number of unreadable
@@ -13,7 +13,6 @@ answers estimate what annotators saw in pictures. They are not facts about a per
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,9 +23,10 @@ from hydranet_tf.commands import running
 # An exit code that is no number of unreadable pictures.
 FAILED = 120
 
-_PRESET = Path(__file__).resolve().parents[2] / "presets/utkface_dlib29_taught"
 _MODEL = flags.DEFINE_string(
-    "model", f"{_PRESET}/hydranet.tflite", "Workdir, SavedModel, preset or .tflite."
+    "model",
+    None,
+    "Workdir, SavedModel, preset, .tflite, name; else the released one.",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The rows: a .csv or a .jsonl file.")
 _ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for drawn pictures.")

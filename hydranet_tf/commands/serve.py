@@ -22,7 +22,7 @@ from absl import app, flags
 
 from hydranet_tf.commands import running
 
-flags.DEFINE_string("model", None, "Workdir, SavedModel, preset, .tflite; else ours.")
+flags.DEFINE_string("model", None, "As for predict; else the released network.")
 flags.DEFINE_string("name", "hydranet", "Of the model, in paths of predict requests.")
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
 flags.DEFINE_integer("port", 8501, "Port; 0 takes a free one.", 0, 65535)

@@ -90,14 +90,15 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | os.PathLike | runtimes.Runtime,
+        model: str | os.PathLike | runtimes.Runtime | None = None,
         detector: detection.Detector | None = detection.find_faces,
     ):
         """Loads the model.
 
         Args:
-            model: a workdir, a preset, a SavedModel, a .tflite file, or what
-                `runtimes.load` or `runtimes.from_model` made.
+            model: a workdir, a preset, a SavedModel, a .tflite file, the name of a
+                network that comes with the package, or what `runtimes.load` or
+                `runtimes.from_model` made. None is the released network.
             detector: see `detection.Detector`. None: every picture is a face
                 already, cut as training faces are; its centred square is
                 taken.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hydranet_tf import tasks as tasks_lib
-from hydranet_tf.inference import litert_metadata, loading, signatures
+from hydranet_tf.inference import litert_metadata, loading, released, signatures
 from hydranet_tf.inference.loading import LoadError
 from hydranet_tf.tasks import Task
 
@@ -96,19 +97,23 @@ class Runtime:
         return {name: values[:n] for name, values in self.run(padded).items()}
 
 
-def load(path: str | Path) -> Runtime:
-    """Loads a workdir, a SavedModel or a .tflite file.
+def load(path: str | os.PathLike | None = None) -> Runtime:
+    """Loads a workdir, a SavedModel, a preset or a .tflite file.
 
     Args:
         path: a workdir (its best checkpoint is taken), a SavedModel or the
             folder that holds its versions (the highest is taken), a preset, or
             a .tflite file, whose description is NAME.json beside it or, where
-            that is not there, within it.
+            that is not there, within it. Where nothing of that name is there, the
+            name of a network that comes with the package, of which the .tflite file
+            is taken; None is the released one.
 
     Raises:
         LoadError: if it is none of these, or is damaged.
     """
-    path = Path(path).expanduser()
+    path = Path(released.DEFAULT if path is None else path).expanduser()
+    if not path.exists():
+        path = released.litert(str(path)) or path
     if path.is_file() and path.suffix == ".tflite":
         return _load_litert(path)
     if path.is_dir():
@@ -125,7 +130,10 @@ def load(path: str | Path) -> Runtime:
     else:
         names = sorted(child.name for child in path.iterdir())
         found = f"a folder with {', '.join(names[:8])}" if names else "an empty folder"
-    raise LoadError(f"expected {_KINDS}; got {path}, {found}")
+    raise LoadError(
+        f"expected {_KINDS}, or the name of a network that comes with the package "
+        f"({', '.join(released.names())}); got {path}, {found}"
+    )
 
 
 def from_model(model: HydraNet) -> Runtime:

@@ -85,7 +85,7 @@ class Summary:
 
 def predict(
     paths: Sequence[str],
-    model: Predictor | str | os.PathLike,
+    model: Predictor | str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     *,
     detect: bool = True,
@@ -97,7 +97,7 @@ def predict(
 
     Args:
         paths: files, folders and patterns; see `pictures`.
-        model: a predictor, or the path of a model for one.
+        model: a predictor, or what names a model for one; None is the released one.
         output: a .csv or .jsonl file. Pictures that it has whole rows of are
             skipped, so a run that was broken off goes on. None prints a line a face.
         detect: with a path: whether to search faces, or take pictures as they
@@ -132,7 +132,8 @@ def predict(
             ]
             for start in range(0, len(left), batch_size)
         ]
-        if runner == RAY:
+        # A name of the package's own networks is the same everywhere.
+        if runner == RAY and model is not None and os.path.exists(model):
             model = _absolute(model)
         make = functools.partial(_Answering, model, detect)
         try:
@@ -175,7 +176,7 @@ class _Picture(NamedTuple):
 class _Answering:
     """Answers batches; made once in every process that answers."""
 
-    def __init__(self, model: Predictor | str | os.PathLike, detect: bool):
+    def __init__(self, model: Predictor | str | os.PathLike | None, detect: bool):
         if not isinstance(model, Predictor):
             model = Predictor(model) if detect else Predictor(model, None)
         self._model = model

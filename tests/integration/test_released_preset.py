@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from released import LITERT, PRESET, RECIPE, REPORT
+from released import LITERT, NAME, PRESET, RECIPE, REPORT
 from sample_pictures import astronaut
 
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.inference import runtimes
+from hydranet_tf.inference import released, runtimes
 from hydranet_tf.inference.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ MOST_MEGABYTES = 12
 
 
 def test_it_stays_small():
-    files = [path for path in PRESET.parent.rglob("*") if path.is_file()]
+    files = [path for path in PRESET.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MOST_MEGABYTES * 1e6
 
 
@@ -51,6 +51,24 @@ def test_a_photograph_without_any_flag(tmp_path):
     assert summary == (
         "pictures: 1, faces: 1, pictures without a face: 0, unreadable: 0"
     )
+
+
+def test_it_goes_by_its_name_and_by_none():
+    """From any folder; a path that is there comes first."""
+    assert released.names() == [NAME] and released.DEFAULT == NAME
+    picture = np.asarray(astronaut())
+    (expected,) = Predictor(LITERT)(picture)
+    assert Predictor()(picture) == Predictor(NAME)(picture) == [expected]
+    assert released.litert("another") is released.preset("another") is None
+    with pytest.raises(runtimes.LoadError, match=f"\\({NAME}\\); got another, which"):
+        runtimes.load("another")
+
+
+def test_a_path_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(runtimes.LoadError, match="an empty folder"):
+        runtimes.load(NAME)
 
 
 def test_file_and_preset_are_the_same_network():

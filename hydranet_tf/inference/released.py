@@ -1,0 +1,30 @@
+"""The networks that come with the package, by name.
+
+They lie in the folder `presets` as package data: each as a preset, which Keras reads,
+and as a .tflite file, which predicts without Keras and TensorFlow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# What predicts where nobody names a network.
+DEFAULT = "utkface_dlib29_taught"
+LITERT_FILE = "hydranet.tflite"
+_FOLDER = Path(__file__).resolve().parents[1] / "presets"
+
+
+def names() -> list[str]:
+    """The names of all of them."""
+    return sorted(path.parent.name for path in _FOLDER.glob(f"*/{LITERT_FILE}"))
+
+
+def preset(name: str) -> Path | None:
+    """The folder of one as a preset; None where there is none of that name."""
+    return _FOLDER / name if name in names() else None
+
+
+def litert(name: str = DEFAULT) -> Path | None:
+    """The .tflite file of one; None where there is none of that name."""
+    folder = preset(name)
+    return folder and folder / LITERT_FILE
