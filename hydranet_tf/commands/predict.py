@@ -5,14 +5,18 @@
 prints a line a face, predicted by the released network. With --output=faces.csv
 (or .jsonl) there is a row a face instead, and the same command again goes on where it
 was broken off; --model takes any other network. A picture without a face, and one
-that cannot be read, have their line too. The exit code is the number of unreadable
-pictures (100: or more); 120: nothing could be run. More: docs/photographs.md. The
-answers estimate what annotators saw in pictures. They are not facts about a person.
+that cannot be read, have their line too; the next run tries the latter again. A dash
+(-) stands for a picture from standard input. The exit code is the number of unreadable
+pictures (100: or more); 120: the run could not begin or go on; 130: Ctrl-C. More:
+docs/photographs.md. The answers estimate what annotators saw in pictures. They are not
+facts about a person.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,6 +26,8 @@ from hydranet_tf.commands import running
 
 # An exit code that is no number of unreadable pictures.
 FAILED = 120
+# As shells have it for a process that Ctrl-C ended.
+INTERRUPTED = 130
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -29,7 +35,13 @@ _MODEL = flags.DEFINE_string(
     "Workdir, SavedModel, preset, .tflite, name; else the released one.",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The rows: a .csv or a .jsonl file.")
+_BOM = flags.DEFINE_bool(
+    "bom", False, "Begin a new .csv file so that Excel takes it for UTF-8."
+)
 _ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for drawn pictures.")
+_SAVE_CROPS = flags.DEFINE_string(
+    "save_crops", None, "Folder for the faces as the network sees them."
+)
 _NO_DETECT = flags.DEFINE_bool(
     "no_detect", False, "Search no faces: each picture is one, cut as UTKFace's are."
 )
@@ -52,10 +64,24 @@ def main(paths: list[str]) -> int:
             _OUTPUT.value,
             detect=not _NO_DETECT.value,
             annotate=_ANNOTATE.value,
+            save_crops=_SAVE_CROPS.value,
+            bom=_BOM.value,
             batch_size=_BATCH_SIZE.value,
             runner=_RUNNER.value,
         )
     except predict.ERRORS as error:
         raise running.CommandError(error) from error
+    except KeyboardInterrupt:
+        print(
+            "stopped; what is written stays, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except Exception:
+        # Python's own code, 1, would say that one picture is unreadable.
+        traceback.print_exc()
+        return FAILED
+    # File names may hold what the terminal cannot show.
+    sys.stdout.reconfigure(errors="backslashreplace")
     print(summary)
     return summary.exit_code

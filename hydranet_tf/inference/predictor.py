@@ -79,10 +79,12 @@ class Found:
     Attributes:
         detections: largest face first; None for one that was not searched.
         crops: uint8 `[faces, size, size, 3]`.
+        damage: why the picture was read in part; None for a whole one.
     """
 
     detections: tuple[detection.Detection | None, ...]
     crops: np.ndarray
+    damage: str | None = None
 
 
 class Predictor:
@@ -140,15 +142,15 @@ class Predictor:
 
     def find(self, picture: Picture) -> Found:
         """Finds the faces of one picture and cuts them out."""
-        image = reading.read(picture).image
+        image, damage = reading.read(picture)
         size = self.runtime.image_size
         if self.detector is None:
             face = decoding.resize(decoding.square(image), size)
-            return Found((None,), face[np.newaxis])
+            return Found((None,), face[np.newaxis], damage)
         found = self._detect(image)
         chips = [crops.cut(image, crops.locate(face), size) for face in found]
         empty = np.zeros((0, size, size, 3), np.uint8)
-        return Found(tuple(found), np.stack(chips) if chips else empty)
+        return Found(tuple(found), np.stack(chips) if chips else empty, damage)
 
     def answer(self, found: Sequence[Found]) -> list[list[Face]]:
         """Answers for all faces of several pictures at once."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, TextIO
 
-from hydranet_tf.photos.rows import NO_FACE, OK
+from hydranet_tf.photos.rows import NO_FACE, OK, Outcomes, outcome
 from hydranet_tf.tasks import TASKS, Task
 
 _MEANING = "These estimate what annotators saw in pictures. They are no facts."
@@ -18,8 +18,7 @@ class Lines:
 
     Attributes:
         finished: empty: nothing is kept that a run could go on from.
-        statuses: how many pictures ended how.
-        faces: how many rows are faces.
+        outcomes: of all pictures.
         path: None, there is no file.
     """
 
@@ -28,27 +27,29 @@ class Lines:
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream or sys.stdout
-        self._seen: set[str] = set()
-        self.statuses: Counter[str] = Counter()
-        self.faces = 0
+        self.outcomes = Outcomes()
 
     def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_) -> None:
-        if self.faces:
-            print(_MEANING, file=self._stream)
+        if self.outcomes.faces:
+            self._print(_MEANING)
         self._stream.flush()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Prints all rows of one or several pictures."""
-        for row in rows:
-            kind = row["status"].partition(":")[0]
-            self.faces += kind == OK
-            if row["file"] not in self._seen:
-                self._seen.add(row["file"])
-                self.statuses[kind] += 1
-            print(line(row), file=self._stream)
+        for file, some in groupby(rows, key=lambda row: row["file"]):
+            some = list(some)
+            self.outcomes[file] = outcome(file, [row["status"] for row in some])
+            for row in some:
+                self._print(line(row))
+
+    def _print(self, text: str) -> None:
+        # A terminal or a pipe that knows fewer characters gets them escaped.
+        encoding = self._stream.encoding or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        print(text, file=self._stream)
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -61,10 +62,13 @@ def line(row: Mapping[str, Any]) -> str:
     # cursor, is escaped.
     name = row["file"].encode("utf-8", "backslashreplace").decode()
     name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
-    if row["status"] == NO_FACE:
-        return f"{name}: no face found"
-    if row["status"] != OK:
+    kind, _, reason = row["status"].partition(": ")
+    if kind not in (OK, NO_FACE):
         return f"{name}: {row['status']}"
+    # Of a picture that was read in part.
+    name = f"{name} ({reason})" if reason else name
+    if kind == NO_FACE:
+        return f"{name}: no face found"
     # A network may leave some of the tasks out.
     answered = [task for task in TASKS if row[task.name] is not None]
     answers = ", ".join(_answer(task, row) for task in answered)

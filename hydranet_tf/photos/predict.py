@@ -10,24 +10,33 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
+from PIL import Image
 from tqdm import tqdm
 
 from hydranet_tf.data import reading
 from hydranet_tf.data.detection import DetectionError
 from hydranet_tf.inference import runtimes
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
-from hydranet_tf.photos import annotation, lines, rows, sharded
-from hydranet_tf.photos.rows import FAILED, NO_FACE, OK, UNREADABLE
+from hydranet_tf.photos import annotation, collecting, lines, rows, sharded
+from hydranet_tf.photos.rows import (
+    FAILED,
+    NO_FACE,
+    OK,
+    STANDARD_INPUT,
+    UNREADABLE,
+    name_of,
+)
 
-_ENDINGS = (".jpg", ".jpeg", ".png")
 # Each holds one decoded picture.
 _READERS = 4
 # More do not fit next to the codes that shells and absl use.
@@ -37,13 +46,18 @@ MOST_IN_EXIT_CODE = 100
 LOCAL, RAY = "local", "ray"
 
 
+# Files are drawn in their own format where it is one of these.
+_DRAWN_ENDINGS = (".jpg", ".jpeg", ".png")
+
+
 class PhotographsError(ValueError):
-    """Pictures or folders that cannot be used; the message says why."""
+    """Folders or files that cannot be written; the message says why."""
 
 
 # What wrong paths and wrong models raise; each says what to do.
 ERRORS = (
     PhotographsError,
+    collecting.PathsError,
     rows.RowsError,
     sharded.ShardError,
     runtimes.LoadError,
@@ -58,11 +72,17 @@ class Summary:
         statuses: pictures by status: ok, no_face, unreadable, failed.
         faces: rows of faces.
         output: the file of rows; None where they were printed.
+        partial: pictures that were read in part: truncated or damaged files.
+        closed: folders that could not be looked into.
+        notes: what else there is to say, a line each.
     """
 
     statuses: Mapping[str, int]
     faces: int
     output: Path | None
+    partial: int = 0
+    closed: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def unreadable(self) -> int:
@@ -71,8 +91,8 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """The number of unreadable pictures, 100 standing for more."""
-        return min(self.unreadable, MOST_IN_EXIT_CODE)
+        """The number of unreadable pictures and folders, 100 standing for more."""
+        return min(self.unreadable + self.closed, MOST_IN_EXIT_CODE)
 
     def __str__(self) -> str:
         text = (
@@ -80,7 +100,11 @@ class Summary:
             f"pictures without a face: {self.statuses.get(NO_FACE, 0):,}, "
             f"unreadable: {self.unreadable:,}"
         )
-        return text if self.output is None else f"{text}; rows in {self.output}"
+        if self.partial:
+            text += f", read in part: {self.partial:,}"
+        if self.output is not None:
+            text += f"; rows in {self.output}"
+        return "\n".join([*self.notes, text])
 
 
 def predict(
@@ -90,47 +114,52 @@ def predict(
     *,
     detect: bool = True,
     annotate: str | os.PathLike | None = None,
+    save_crops: str | os.PathLike | None = None,
+    bom: bool = False,
     batch_size: int = 32,
     runner: str = LOCAL,
 ) -> Summary:
     """Answers for every face of many pictures: printed, or appended to a file of rows.
 
     Args:
-        paths: files, folders and patterns; see `pictures`.
+        paths: files, folders, patterns, `-`; see `collecting.collect`.
         model: a predictor, or what names a model for one; None is the released one.
         output: a .csv or .jsonl file. Pictures that it has whole rows of are
-            skipped, so a run that was broken off goes on. None prints a line a face.
+            skipped, so a run that was broken off goes on; those that could not be read
+            are tried again. None prints a line a face.
         detect: with a path: whether to search faces, or take pictures as they
             are.
         annotate: folder for pictures with boxes and answers; of pictures that are
             answered now.
+        save_crops: folder for the faces as the network sees them, of the same pictures:
+            `NAME_0.png` and so on.
+        bom: see `rows.Rows`.
         batch_size: pictures that are answered at once.
         runner: `LOCAL` or `RAY`. With the latter the model is a path, and every
             machine finds it and the pictures under the names they have here.
 
     Raises:
-        PhotographsError: if there is nothing to read.
+        collecting.PathsError: if there is nothing to read.
+        PhotographsError: if something cannot be written.
         face_rows.RowsError: if the output cannot be used.
         runtimes.LoadError: if there is no whole model.
         sharded.ShardError: if `RAY` is not there or its workers die.
     """
-    files = pictures(paths, annotate)
-    targets = _targets(files, annotate)
-    with _rows_of(output, files) as rows:
-        left = [file for file in files if file not in rows.finished]
-        undrawn = [f for f in rows.finished if f in targets and not targets[f].exists()]
-        if undrawn:
-            logging.warning(
-                "%d pictures have their rows already and are not drawn, the first %s: "
-                "name another --output to have them answered again",
-                len(undrawn), min(undrawn),
-            )  # fmt: skip
+    own = [folder for folder in (annotate, save_crops) if folder is not None]
+    collected = collecting.collect(paths, own)
+    files = collected.files
+    drawn = _targets(files, annotate, "--annotate")
+    crops = _targets(files, save_crops, "--save_crops")
+    with _output(output, files, bom) as rows:
+        left = [file for file in files if name_of(file) not in rows.finished]
+        _warn_of_undrawn(set(files).difference(left), drawn, crops)
+        pictures = (
+            _Picture(file, _source(file), drawn.get(file), crops.get(file))
+            for file in left
+        )
         batches = [
-            [
-                _Picture(file, _absolute(file), targets.get(file))
-                for file in left[start : start + batch_size]
-            ]
-            for start in range(0, len(left), batch_size)
+            list(itertools.islice(pictures, batch_size))
+            for _ in range(0, len(left), batch_size)
         ]
         # A name of the package's own networks is the same everywhere.
         if runner == RAY and model is not None and os.path.exists(model):
@@ -150,13 +179,38 @@ def predict(
                 f"cannot write to {place}: {error.strerror}. "
                 "What is written stays; the same command goes on from there"
             ) from error
-        return Summary(dict(rows.statuses), rows.faces, rows.path)
+    notes = []
+    if collected.left_out:
+        notes.append(collected.describe_left_out())
+    if collected.closed:
+        notes.append(collected.describe_closed())
+    outcomes = rows.outcomes
+    return Summary(
+        dict(outcomes.statuses), outcomes.faces, rows.path, outcomes.partial,
+        len(collected.closed), tuple(notes),
+    )  # fmt: skip
 
 
-def _rows_of(
-    output: str | os.PathLike | None, files: Sequence[str]
+def _output(
+    output: str | os.PathLike | None, files: Sequence[str], bom: bool
 ) -> lines.Lines | rows.Rows:
-    return lines.Lines() if output is None else rows.Rows(output, files)
+    if output is None:
+        return lines.Lines()
+    return rows.Rows(output, files, bom=bom)
+
+
+def _warn_of_undrawn(finished: Collection[str], *targets: Mapping[str, Path]) -> None:
+    undrawn = [
+        file
+        for file in finished
+        if any(file in some and not some[file].exists() for some in targets)
+    ]
+    if undrawn:
+        logging.warning(
+            "%d pictures have their rows already and are not drawn, the first %s: "
+            "name another --output to have them answered again",
+            len(undrawn), min(undrawn),
+        )  # fmt: skip
 
 
 class _Picture(NamedTuple):
@@ -164,13 +218,20 @@ class _Picture(NamedTuple):
 
     Attributes:
         file: its name in the rows.
-        path: where it is, for a worker in whatever folder.
-        target: where it goes with boxes and answers, if anywhere.
+        source: where it is, for a worker in whatever folder, or its bytes.
+        drawn: where it goes with boxes and answers, if anywhere.
+        crops: where its faces go, if anywhere: the beginning of their names.
     """
 
     file: str
-    path: str
-    target: Path | None
+    source: str | bytes
+    drawn: Path | None
+    crops: Path | None
+
+
+def _source(file: str) -> str | bytes:
+    # There is one process that has standard input, and it has it once.
+    return sys.stdin.buffer.read() if file == STANDARD_INPUT else _absolute(file)
 
 
 class _Answering:
@@ -183,24 +244,38 @@ class _Answering:
 
     def __call__(self, batch: Sequence[_Picture]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(lambda one: _find(self._model, one.path), batch))
+            found = list(pool.map(lambda one: _find(self._model, one.source), batch))
         rows = []
-        for one, faces in zip(batch, _answer(self._model, found), strict=True):
-            if one.target and not isinstance(faces, str):
+        answers = _answer(self._model, found)
+        for one, cut, faces in zip(batch, found, answers, strict=True):
+            if isinstance(cut, str):
+                rows += rows_of(one.file, cut)
+                continue
+            if one.drawn:
                 _draw(one, faces)
-            rows += rows_of(one.file, faces)
+            if one.crops:
+                _save_crops(one.crops, cut.crops)
+            rows += rows_of(one.file, faces, cut.damage)
         return rows
 
 
 def _draw(picture: _Picture, faces: Sequence[Face]) -> None:
     # Read once more, rather than kept: a batch of photographs would fill gigabytes.
     try:
-        image = reading.read(picture.path).image
+        image = reading.read(picture.source).image
     except PictureError as error:
         # A pipe, or a file that went away since: its answers are there all the same.
         logging.warning("%s is not drawn: %s", picture.file, error)
         return
-    annotation.write(image, faces, picture.target)
+    annotation.write(image, faces, picture.drawn)
+
+
+def _save_crops(target: Path, crops: Sequence[np.ndarray]) -> None:
+    """As the network saw them: aligned, at its size, RGB."""
+    if len(crops):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    for number, crop in enumerate(crops):
+        Image.fromarray(crop).save(target.with_name(f"{target.name}_{number}.png"))
 
 
 def _results(
@@ -217,85 +292,38 @@ def _absolute(path: str | os.PathLike) -> str:
     return os.path.join(os.getcwd(), os.path.expanduser(path))
 
 
-def pictures(
-    paths: Sequence[str], annotate: str | os.PathLike | None = None
-) -> list[str]:
-    """The files that some paths name, each once.
-
-    Args:
-        paths: a file, whatever its ending; a folder, of which all .jpg, .jpeg
-            and .png files at any depth are taken; or a pattern with * ? [].
-        annotate: a folder whose pictures were drawn here and do not count.
+def _targets(
+    files: Sequence[str], folder: str | os.PathLike | None, flag: str
+) -> dict[str, Path]:
+    """Where what is made of each file goes: no two to one place.
 
     Raises:
-        PhotographsError: if a path leads to no picture.
+        PhotographsError: if one would be written over a picture.
     """
-    drawn = None if annotate is None else os.path.realpath(annotate)
-    found: dict[str, None] = {}
-    empty = []
-    for path in paths:
-        some = [
-            file
-            for file in _expand(os.path.expanduser(path))
-            if not drawn or not _is_below(file, drawn)
-        ]
-        if not some:
-            empty.append(path)
-        found.update(dict.fromkeys(os.path.normpath(file) for file in some))
-    if empty or not found:
-        raise PhotographsError(
-            "expected files, folders with .jpg, .jpeg or .png files, or patterns; "
-            f"there is no picture at {', '.join(map(str, empty)) or 'no path at all'}"
-        )
-    return list(found)
-
-
-def _expand(path: str) -> Iterator[str]:
-    # A name may hold characters of patterns, so what exists comes first.
-    if os.path.isdir(path):
-        for folder, inner, names in os.walk(path):
-            inner.sort()
-            for name in sorted(names):
-                if name.lower().endswith(_ENDINGS):
-                    yield os.path.join(folder, name)
-    elif os.path.lexists(path):
-        yield path
-    else:
-        for match in sorted(glob.glob(path, recursive=True)):
-            # A folder in a pattern stands for its pictures.
-            yield from _expand(match)
-
-
-def _is_below(file: str, folder: str) -> bool:
-    return os.path.commonpath([os.path.realpath(file), folder]) == folder
-
-
-def _targets(
-    files: Sequence[str], annotate: str | os.PathLike | None
-) -> dict[str, Path]:
-    """Where the drawn picture of each file goes: no two to one place."""
-    if annotate is None:
+    if folder is None:
         return {}
-    absolute = [os.path.abspath(file) for file in files]
-    common = os.path.commonpath([os.path.dirname(file) for file in absolute])
-    folder = Path(_absolute(annotate))
+    absolute = [os.path.abspath(f) for f in files if f != STANDARD_INPUT]
+    common = os.path.commonpath([os.path.dirname(file) for file in absolute] or ["/"])
     targets = {}
-    for file, path in zip(files, absolute, strict=True):
+    for file in files:
+        path = os.path.abspath(file)
         name = os.path.relpath(path, common)
-        if not name.lower().endswith(_ENDINGS):
+        if file == STANDARD_INPUT:
+            name = "standard_input"
+        if flag == "--annotate" and not name.lower().endswith(_DRAWN_ENDINGS):
             name += ".png"
-        targets[file] = folder / name
+        targets[file] = Path(_absolute(folder)) / name
         if os.path.realpath(targets[file]) == os.path.realpath(path):
             raise PhotographsError(
-                f"--annotate={annotate} would write over {file}: name another folder"
+                f"{flag}={folder} would write over {file}: name another folder"
             )
     return targets
 
 
-def _find(model: Predictor, file: str) -> Found | str:
-    """The faces of a file, or the status that tells why there are none."""
+def _find(model: Predictor, source: str | bytes) -> Found | str:
+    """The faces of a picture, or the status that tells why there are none."""
     try:
-        return model.find(file)
+        return model.find(source)
     except PictureError as error:
         return f"{UNREADABLE}: {error}"
     except DetectionError as error:
@@ -310,13 +338,23 @@ def _answer(
         yield one if isinstance(one, str) else next(answers)
 
 
-def rows_of(file: str, faces: list[Face] | str) -> list[dict[str, Any]]:
+def rows_of(
+    file: str, faces: list[Face] | str, damage: str | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a picture.
+
+    Args:
+        file: its name.
+        faces: or the status that tells why there are none.
+        damage: why it was read in part.
+    """
     if isinstance(faces, str):
         return [rows.row(file, " ".join(faces.split()))]
+    reason = f": {' '.join(damage.split())}" if damage else ""
     if not faces:
-        return [rows.row(file, NO_FACE)]
+        return [rows.row(file, f"{NO_FACE}{reason}")]
     return [
-        rows.row(file, OK, face=number, **_values(face))
+        rows.row(file, f"{OK}{reason}", face=number, **_values(face))
         for number, face in enumerate(faces)
     ]
 

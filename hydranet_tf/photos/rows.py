@@ -4,21 +4,32 @@ Rows are appended in the order of pictures, so all that a crash can leave
 unfinished are the rows at the end: those of the last picture. A run that has
 that picture again does it anew: its rows are taken away when there are new
 ones to write. A run of other pictures leaves them as they are.
+
+Pictures that could not be read are tried again by the next run that has them. Their
+new rows are appended like all others, and the old ones taken out when the file is
+closed; a crash in between leaves both, and the next run takes them out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
 import io
 import json
 import os
+import re
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from hydranet_tf.data.decoding import TRUNCATED
 from hydranet_tf.tasks import TASKS
 
 _PLACE = ("left", "top", "right", "bottom")
@@ -36,37 +47,123 @@ COLUMNS: tuple[str, ...] = (
     "file", "face", *_PLACE, "detection_score", *_task_columns(), "status"
 )  # fmt: skip
 
+# The name of a picture from standard input; each run has another one.
+STANDARD_INPUT = "-"
+
 OK, NO_FACE = "ok", "no_face"
-# Followed by a colon and the reason.
+# Followed by a colon and the reason. The other two may have one, too, where a picture
+# was read in part.
 UNREADABLE, FAILED = "unreadable", "failed"
 
 _FORMATS = (".csv", ".jsonl")
+_BOM = b"\xef\xbb\xbf"
+# What a spreadsheet takes for a formula, and runs (OWASP, CSV injection).
+# The dash alone, which stands for standard input, is none.
+_FORMULA = re.compile(r"'*([=+@\t\r]|-.)", re.DOTALL)
 
 
 class RowsError(ValueError):
     """A file that cannot take rows; the message says why."""
 
 
+def name_of(file: str) -> str:
+    """The name of a picture in the rows: its path.
+
+    Bytes of it that are no UTF-8 stand as `\\xff`: one such name must not spoil a table
+    for all who read it.
+    """
+    return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def row(file: str, status: str, **values: Any) -> dict[str, Any]:
     """One row, blank where nothing is given."""
-    return {**dict.fromkeys(COLUMNS), "file": file, **values, "status": status}
+    return {
+        **dict.fromkeys(COLUMNS), "file": name_of(file), **values, "status": status
+    }  # fmt: skip
+
+
+def kind_of(status: str) -> str:
+    """`OK`, `NO_FACE`, `UNREADABLE` or `FAILED`."""
+    return status.partition(":")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a picture ended.
+
+    Attributes:
+        kind: see `kind_of`.
+        is_final: whether another run would say the same: not of a file that could not
+            be read, or not to its end, and may have been repaired since.
+        is_partial: whether it was read in part.
+        faces: its rows with a face.
+        start: where its rows begin in the file.
+    """
+
+    kind: str
+    is_final: bool
+    is_partial: bool
+    faces: int
+    start: int
+
+
+def outcome(file: str, statuses: Sequence[str], start: int = 0) -> Outcome:
+    """Of the rows of one picture."""
+    kind, _, reason = statuses[0].partition(": ")
+    is_answered = kind in (OK, NO_FACE)
+    is_whole = is_answered and not reason.startswith(TRUNCATED)
+    return Outcome(
+        kind,
+        is_whole and file != STANDARD_INPUT,
+        is_answered and bool(reason),
+        len(statuses) if kind == OK else 0,
+        start,
+    )
+
+
+class Outcomes(dict[str, Outcome]):
+    """By the names in the rows."""
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """How many pictures ended how."""
+        return Counter(one.kind for one in self.values())
+
+    @property
+    def faces(self) -> int:
+        return sum(one.faces for one in self.values())
+
+    @property
+    def partial(self) -> int:
+        """How many pictures were read in part."""
+        return sum(one.is_partial for one in self.values())
 
 
 class Rows:
     """A .csv or .jsonl file of rows, open for more.
 
     Attributes:
-        finished: files whose rows are all there.
-        statuses: how many pictures ended how, with those of earlier runs.
-        faces: how many rows are faces.
+        outcomes: of all pictures that have rows, those of earlier runs included.
+        finished: names of pictures whose rows are all there and will stay.
     """
 
-    def __init__(self, path: str | os.PathLike, pictures: Collection[str] = ()):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        pictures: Collection[str] = (),
+        *,
+        bom: bool = False,
+    ):
         """Opens the file, or makes it; no row is touched before there are new ones.
+
+        A table that a spreadsheet saved as UTF-8, with a byte order mark and other line
+        ends, is gone on with in its way.
 
         Args:
             path: ends in .csv or .jsonl.
             pictures: what this run will answer, if not finished.
+            bom: whether a new .csv file begins with a byte order mark, by which Excel
+                knows UTF-8.
 
         Raises:
             RowsError: if it has another ending, cannot be written, holds
@@ -78,9 +175,12 @@ class Rows:
                 f"expected --output to end in {' or '.join(_FORMATS)}; got {path}"
             )
         self._is_csv = self.path.suffix == ".csv"
+        self._header = (_BOM if bom else b"") + _HEADER
+        self._line_end = b"\n"
+        self.outcomes = Outcomes()
         self.finished: set[str] = set()
-        self.statuses: Counter[str] = Counter()
-        self.faces = 0
+        # Pictures with old rows before their new ones.
+        self._stale: set[str] = set()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Appending never creates twice and never empties.
@@ -91,7 +191,7 @@ class Rows:
             if not filelock.lock_descriptor(self._file.fileno(), blocking=False):
                 raise RowsError(f"{self.path} is being written by another process")
             # Where new rows go; what lies behind it was left unfinished.
-            self._end = self._recover(frozenset(pictures))
+            self._end = self._recover(frozenset(map(name_of, pictures)))
         except BaseException:
             self._file.close()
             raise
@@ -100,62 +200,92 @@ class Rows:
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        try:
+            if self._stale:
+                self._drop_stale()
+        finally:
+            self._file.close()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends all rows of one or several pictures, and hands them to the disk."""
-        encoded = b"".join(self._encoded(row) for row in rows)
+        encoded = [self._encoded(row) for row in rows]
         # Opened for appending: what is written goes behind what is left.
         self._file.truncate(self._end)
-        self._file.write(encoded)
+        self._file.write(b"".join(encoded))
         self._file.flush()
-        self._end += len(encoded)
-        for one in rows:
-            self._count(one["file"], one["status"])
+        sized = zip(rows, map(len, encoded), strict=True)
+        for file, some in groupby(sized, key=lambda pair: pair[0]["file"]):
+            some = list(some)
+            self._count(file, [one["status"] for one, _ in some], self._end)
+            self._end += sum(size for _, size in some)
 
-    def _count(self, file: str, status: str) -> None:
-        kind = status.partition(":")[0]
-        self.faces += kind == OK
-        if file not in self.finished:
-            self.finished.add(file)
-            self.statuses[kind] += 1
+    def _count(self, file: str, statuses: Sequence[str], start: int) -> None:
+        if file in self.outcomes:
+            self._stale.add(file)
+        self.outcomes[file] = outcome(file, statuses, start)
+        self.finished.add(file)
 
     def _encoded(self, row: Mapping[str, Any]) -> bytes:
         if not self._is_csv:
             return (json.dumps(row, allow_nan=False) + "\n").encode()
-        return _csv_line([row[name] for name in COLUMNS])
+        line = _csv_line([_guarded(row[name]) for name in COLUMNS])
+        return line[:-1] + self._line_end
 
     def _recover(self, pictures: frozenset[str]) -> int:
         """Counts what is there; returns where new rows go."""
         self._file.seek(0)
         if self._is_csv:
-            header = self._file.read(len(_HEADER))
-            if not _HEADER.startswith(header):
-                raise self._foreign()
-            if header != _HEADER:
-                self._file.truncate(0)
-                self._file.write(_HEADER)
-                self._file.flush()
-        before_last = end = self._file.tell()
-        last: list[tuple[str, str]] = []
-        records = self._csv_records if self._is_csv else self._json_records
-        for file, status, after in records(end):
-            if last and last[0][0] != file:
-                for one in last:
-                    self._count(*one)
-                last, before_last = [], end
-            last.append((file, status))
+            self._recover_header()
+        start = end = self._file.tell()
+        file, statuses = "", []
+        for name, status, after in self._records(end):
+            if statuses and name != file:
+                self._count(file, statuses, start)
+                statuses, start = [], end
+            file = name
+            statuses.append(status)
             end = after
-        # One row says all about a picture without a face.
-        may_lack_faces = last and last[0][1].partition(":")[0] == OK
-        if may_lack_faces and last[0][0] in pictures:
-            return before_last
-        for one in last:
-            self._count(*one)
-        return end
+        # One row says all about a picture without a face; of others some may lack.
+        is_open = statuses and kind_of(statuses[0]) == OK and file in pictures
+        if statuses and not is_open:
+            self._count(file, statuses, start)
+        self.finished -= {
+            name
+            for name in pictures
+            if name in self.outcomes and not self.outcomes[name].is_final
+        }
+        return start if is_open else end
+
+    def _recover_header(self) -> None:
+        line = self._file.readline()
+        if (_BOM + _HEADER).startswith(line) or _HEADER.startswith(line):
+            # Its own, whole or cut off.
+            if line.removeprefix(_BOM) != _HEADER:
+                self._file.truncate(0)
+                self._file.write(self._header)
+                self._file.flush()
+            return
+        try:
+            text = line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise self._foreign() from None
+        if text.rstrip("\r\n").split(";") == list(COLUMNS):
+            raise RowsError(
+                f"expected {self.path} with commas between its cells; it has "
+                "semicolons: save it as 'CSV UTF-8 (comma delimited)', or name "
+                "another --output"
+            )
+        names = next(csv.reader([text]), [])
+        if tuple(names) != COLUMNS:
+            raise self._foreign()
+        # As a spreadsheet saved it.
+        self._line_end = b"\r\n" if text.endswith("\r\n") else b"\n"
+
+    def _records(self, end: int) -> Iterator[tuple[str, str, int]]:
+        """File and status of each whole row, and where it ends."""
+        return self._csv_records(end) if self._is_csv else self._json_records(end)
 
     def _csv_records(self, end: int) -> Iterator[tuple[str, str, int]]:
-        """File and status of each whole row, and where it ends."""
         is_whole = True
 
         def lines():
@@ -163,7 +293,13 @@ class Rows:
             for line in self._file:
                 end += len(line)
                 is_whole = line.endswith(b"\n")
-                yield line.decode("utf-8", "surrogateescape")
+                try:
+                    yield line.decode()
+                except UnicodeDecodeError:
+                    raise RowsError(
+                        f"{self.path} is not UTF-8 any more: save it as 'CSV UTF-8', "
+                        "or name another --output"
+                    ) from None
 
         try:
             for cells in csv.reader(lines(), strict=True):
@@ -171,14 +307,13 @@ class Rows:
                     return
                 if len(cells) != len(COLUMNS):
                     raise self._foreign()
-                yield cells[0], cells[-1], end
+                yield _unguarded(cells[0]), _unguarded(cells[-1]), end
         except csv.Error as error:
             # An open quote is the only one that the end of a file can leave.
             if self._file.read(1):
                 raise self._foreign() from error
 
     def _json_records(self, end: int) -> Iterator[tuple[str, str, int]]:
-        """As `_csv_records`."""
         beginning = b'{"file": "'
         for line in self._file:
             end += len(line)
@@ -194,11 +329,58 @@ class Rows:
                 raise self._foreign()
             yield found["file"], found["status"], end
 
+    def _drop_stale(self) -> None:
+        """Writes the file anew without the old rows of pictures that have new ones."""
+        target = Path(os.path.realpath(self.path))
+        handle, name = tempfile.mkstemp(
+            ".unfinished", f".{target.name}-", target.parent
+        )
+        try:
+            with os.fdopen(handle, "wb") as new, open(target, "rb") as old:
+                for start, end in self._kept():
+                    old.seek(start)
+                    new.write(old.read(end - start))
+                new.flush()
+                os.fsync(new.fileno())
+            shutil.copymode(target, name)
+            if os.name == "nt":
+                # Nothing is moved there over a file that is open.
+                self._file.close()
+            os.replace(name, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def _kept(self) -> Iterable[tuple[int, int]]:
+        """Where the rows to be kept begin and end, the header before them."""
+        self._file.seek(0)
+        if self._is_csv:
+            self._file.readline()
+        start = self._file.tell()
+        yield 0, start
+        for file, _, end in self._records(start):
+            if end > self._end:
+                return
+            if file not in self._stale or start >= self.outcomes[file].start:
+                yield start, end
+            start = end
+
     def _foreign(self) -> RowsError:
         return RowsError(
             f"{self.path} is there already and holds something else than rows of "
             "this version of predict.py: name another --output, or move it away"
         )
+
+
+def _guarded(cell: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, with an apostrophe before it."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _unguarded(cell: str) -> str:
+    is_guarded = cell.startswith("'") and _FORMULA.match(cell)
+    return cell[1:] if is_guarded else cell
 
 
 def _csv_line(cells: Sequence[Any]) -> bytes:
@@ -209,8 +391,7 @@ def _csv_line(cells: Sequence[Any]) -> bytes:
     stream = io.StringIO()
     quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
     csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(texts)
-    # File names may be any bytes.
-    return stream.getvalue().encode("utf-8", "surrogateescape")
+    return stream.getvalue().encode()
 
 
 _HEADER = _csv_line(COLUMNS)

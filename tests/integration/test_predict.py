@@ -21,7 +21,7 @@ from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.inference.predictor import Face, Predictor
 from hydranet_tf.model import answer_model
 from hydranet_tf.photos import annotation, lines, predict, rows
-from hydranet_tf.photos.predict import PhotographsError, pictures
+from hydranet_tf.photos.collecting import PathsError, collect
 from hydranet_tf.photos.rows import COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -193,12 +193,72 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path):
 
 def test_what_is_done_needs_no_model(folder, tmp_path):
     output = tmp_path / "faces.csv"
-    files = [str(folder / "a.png"), str(folder / "bad.jpg")]
-    predict.predict(files, as_they_are(), output)
+    files = [str(folder / "a.png"), str(folder / "inner")]
+    blind = Predictor(readable_runtime(), lambda image: [])
+    predict.predict(files, blind, output)
     before = output.read_bytes()
     found = predict.predict(files, tmp_path / "no model", output)
     assert output.read_bytes() == before
-    assert (found.faces, found.unreadable) == (1, 1)
+    assert found.statuses == {"no_face": 3}
+
+
+def test_a_repaired_picture_is_answered_by_the_next_run(folder, tmp_path):
+    output = tmp_path / "faces.csv"
+    whole = (folder / "inner" / "thirty.jpeg").read_bytes()
+    cut = folder / "cut.jpg"
+    cut.write_bytes(whole[: len(whole) // 2])
+    paths = [str(folder / "bad.jpg"), str(cut), str(folder / "a.png")]
+    first = predict.predict(paths, as_they_are(), output)
+    assert first.statuses == {"unreadable": 1, "ok": 2} and first.partial == 1
+    assert "unreadable: 1, read in part: 1; rows in" in str(first)
+    assert read(output)[1]["status"] == "ok: truncated: Premature end of JPEG file"
+    for path in paths[:2]:
+        Path(path).write_bytes(whole)
+    again = predict.predict(paths, as_they_are(), output)
+    assert again.statuses == {"ok": 3} and (again.partial, again.exit_code) == (0, 0)
+    rows = read(output)
+    assert sorted(row["file"] for row in rows) == sorted(paths)
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_formats_by_content_in_one_folder(tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    face = astronaut().crop((60, 0, 400, 340))
+    for kind in ("webp", "avif", "bmp", "tif", "gif", "jfif"):
+        face.save(album / f"a.{kind}", "JPEG" if kind == "jfif" else None)
+    face.save(album / "without an ending", "PNG")
+    (album / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\2\0qt  ")
+    (album / "b.txt").write_text("no picture")
+    (album / "a.txt").write_text("no picture")
+    (album / "._a.jpg").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    (album / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    found = predict.predict([str(album)], as_they_are(), tmp_path / "f.csv")
+    assert found.statuses == {"ok": 7} and found.exit_code == 0
+    note, line = str(found).splitlines()
+    assert note == (
+        f"left out, as no pictures: 2 .txt ({album}/a.txt, {album}/b.txt), "
+        f"1 video ({album}/clip.mov)"
+    )
+    assert line.startswith("pictures: 7, faces: 7")
+    ages = {float(row["age"]) for row in read(tmp_path / "f.csv")}
+    assert max(ages) - min(ages) < 1, "one face in seven formats"
+
+
+def test_crops_are_saved_as_the_network_saw_them(folder, tmp_path):
+    crops = tmp_path / "crops"
+    predictor = Predictor(readable_runtime(), everywhere)
+    predict.predict(
+        [str(folder)], predictor, tmp_path / "f.csv", save_crops=crops, batch_size=2
+    )
+    names = sorted(str(p.relative_to(crops)) for p in crops.rglob("*.png"))
+    assert names == [
+        f"{name}_{n}.png"
+        for name in ("a.png", "inner/sky.JPG", "inner/thirty.jpeg") for n in (0, 1)
+    ]  # fmt: skip
+    expected = predictor.find(folder / "a.png").crops[1]
+    found = np.asarray(Image.open(crops / "a.png_1.png"))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_pictures_are_let_go_of(tmp_path, monkeypatch):
@@ -249,7 +309,8 @@ def test_drawn_pictures(folder, tmp_path):
 
 
 def test_drawn_pictures_go_nowhere_over_the_originals(folder, tmp_path):
-    with pytest.raises(PhotographsError, match="no picture|write over"):
+    """A picture that lies in the folder for drawn ones is taken for one of them."""
+    with pytest.raises(PathsError, match="no picture"):
         predict.predict(
             [str(folder / "a.png")], as_they_are(), tmp_path / "f.csv", annotate=folder
         )
@@ -273,30 +334,34 @@ def test_drawing_into_any_picture(tmp_path, size, box):
     assert np.asarray(Image.open(tmp_path / "in" / "a.PNG")).shape == image.shape
 
 
+def files(paths):
+    return collect(paths).files
+
+
 def test_files_folders_and_patterns_each_once(folder, monkeypatch):
     monkeypatch.chdir(folder)
     everything = ["a.png", "bad.jpg", "inner/sky.JPG", "inner/thirty.jpeg"]
-    assert pictures(["."]) == everything
-    assert pictures(["**/*.jp*g", "./a.png"]) == [
+    assert files(["."]) == everything
+    assert files(["**/*.jp*g", "./a.png"]) == [
         "bad.jpg",
         "inner/thirty.jpeg",
         "a.png",
     ]
-    assert pictures(["a.png", ".", str(folder / "a.png")])[:2] == everything[:2]
-    assert pictures(["notes.txt"]) == ["notes.txt"]
-    assert pictures(["in*"]) == everything[2:]
+    assert files(["a.png", ".", str(folder / "a.png")])[:2] == everything[:2]
+    assert files(["notes.txt"]) == ["notes.txt"]
+    assert files(["in*"]) == everything[2:]
     os.rename("a.png", "a[1].png")
-    assert pictures(["a[1].png"]) == ["a[1].png"]
+    assert files(["a[1].png"]) == ["a[1].png"]
 
 
 @pytest.mark.parametrize("path", ["nowhere.jpg", "*.webp", "empty"])
 def test_a_path_without_pictures_is_told(folder, path, monkeypatch):
     monkeypatch.chdir(folder)
     os.mkdir("empty")
-    with pytest.raises(PhotographsError, match="no picture at"):
-        pictures(["a.png", path])
-    with pytest.raises(PhotographsError, match="no path"):
-        pictures([])
+    with pytest.raises(PathsError, match="no picture at"):
+        files(["a.png", path])
+    with pytest.raises(PathsError, match="no path"):
+        files([])
 
 
 def test_the_exit_code_ends_at_100(tmp_path):
@@ -304,10 +369,65 @@ def test_the_exit_code_ends_at_100(tmp_path):
     assert (summary.unreadable, summary.exit_code) == (1000, 100)
 
 
-def run(*arguments, cwd):
+def test_links_are_followed_once_and_closed_folders_named(tmp_path, monkeypatch):
+    top, other = tmp_path / "top", tmp_path / "other"
+    for path in (top / "inner", other / "deep", top / "closed"):
+        path.mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(path / "a.png")
+    (top / "to_other").symlink_to("../other")
+    (top / "again").symlink_to(other)
+    (top / "inner" / "to_itself").symlink_to(top)
+    (other / "to_top").symlink_to(top)
+    (top / "gone").symlink_to("nowhere")
+    scandir = os.scandir
+
+    def closes(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", closes)
+    found = collect([str(top)])
+    names = [os.path.relpath(file, top) for file in found.files]
+    assert names == ["again/deep/a.png", "inner/a.png"]
+    assert found.closed == [str(top / "closed")]
+    assert list(found.left_out) == ["unreadable: No such file or directory"]
+    summary = predict.predict([str(top)], as_they_are(), tmp_path / "f.csv")
+    assert summary.exit_code == 1
+    assert f"cannot look into 1 folder: {top}/closed" in str(summary)
+
+
+@pytest.mark.parametrize("name", ["hol [2019]", "a*b", "what?"])
+def test_patterns_within_folders_named_like_patterns(tmp_path, name, monkeypatch):
+    album = tmp_path / name
+    album.mkdir()
+    for file in ("1.jpg", "2.jpg", "3.png"):
+        Image.new("RGB", (20, 20)).save(album / file)
+    (tmp_path / "hol 2").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "hol 2" / "no.jpg")
+    expected = [f"{name}/1.jpg", f"{name}/2.jpg"]
+    monkeypatch.chdir(tmp_path)
+    assert files([f"{name}/*.jpg"]) == expected
+    assert files([f"{tmp_path}/{name}/?.jpg"]) == [f"{tmp_path}/{e}" for e in expected]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("https://example.org/a.jpg", "URLs are not fetched.* curl -fO"),
+        ("file:///tmp/a.jpg", "not a URL: /tmp/a.jpg"),
+        ("data:image/png;base64,iVBORw0KGgo=", "base64 -d | predict.py -"),
+    ],
+)
+def test_paths_that_are_none_are_refused_with_the_way_out(path, reason):
+    with pytest.raises(PathsError, match=reason):
+        collect([path])
+
+
+def run(*arguments, cwd, **options):
     return subprocess.run(
         [sys.executable, REPOSITORY / "predict.py", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True,
+        cwd=cwd, capture_output=True, **{"text": True} | options,
     )  # fmt: skip
 
 
@@ -373,11 +493,11 @@ def test_lines_for_a_reader():
         "a b.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118",
         "a b.jpg: 31 years, female 97 %, white 88 %",
         "sky.png: no face found",
-        r"\x1b[2J\udcff.png: unreadable: no JPEG",
+        r"\x1b[2J\xff.png: unreadable: no JPEG",
         "These estimate what annotators saw in pictures. They are no facts.",
     ]
-    assert written.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
-    assert written.faces == 2
+    assert written.outcomes.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
+    assert written.outcomes.faces == 2
 
 
 def test_printed_lines_say_what_the_rows_say(folder, tmp_path, capsys):
@@ -392,3 +512,57 @@ def test_printed_lines_say_what_the_rows_say(folder, tmp_path, capsys):
             assert f": {round(float(row['age']))} years, {row['gender']} " in line
     assert (printed.statuses, printed.output) == (written.statuses, None)
     assert str(printed) == str(written).partition(";")[0]
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory):
+    model = random_model()
+    path = tmp_path_factory.mktemp("export") / "phone.tflite"
+    description = saved_model.describe(model.tasks, model.image_size)
+    litert.write(answer_model(model), description, path)
+    return path
+
+
+def test_standard_input_and_a_terminal_that_knows_few_characters(phone, tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 30)).save(stream, "PNG")
+    Image.new("RGB", (30, 30)).save(tmp_path / "길동.png")
+    done = run(
+        f"--model={phone}", "--no_detect", "-", "길동.png", cwd=tmp_path, text=False,
+        input=stream.getvalue(), env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode("latin-1").splitlines()
+    assert lines[0].startswith("-: ") and " years" in lines[0]
+    assert lines[1].startswith(r"\uae38\ub3d9.png: ")
+    assert lines[-1].startswith("pictures: 2, faces: 2")
+
+
+def test_exit_codes_of_every_way_out(phone, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    done = run("--bogus", "bad.jpg", cwd=tmp_path)
+    assert done.returncode == 120 and "bogus" in done.stderr
+    done = run(
+        f"--model={phone}", "--output=/proc/nowhere/f.csv", "bad.jpg", cwd=tmp_path
+    )
+    assert done.returncode == 120 and "cannot write" in done.stderr
+    assert run(f"--model={phone}", "bad.jpg", cwd=tmp_path).returncode == 1
+    # What nobody thought of is no number of pictures either.
+    script = (
+        "import sys; from hydranet_tf.photos import predict\n"
+        "def fails(*_, **__): raise {}('of the test')\n"
+        "predict.predict = fails\n"
+        "from hydranet_tf.commands import running\n"
+        "sys.argv = ['predict.py', 'bad.jpg']; running.script('predict')"
+    )
+    for error, code, words in (
+        ("ZeroDivisionError", 120, "ZeroDivisionError: of the test"),
+        ("KeyboardInterrupt", 130, "the same command goes on"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(error)],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert words in done.stderr

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 
+import pandas
 import pytest
 
 from hydranet_tf.photos import rows
-from hydranet_tf.photos.rows import COLUMNS, Rows, RowsError, row
+from hydranet_tf.photos.rows import COLUMNS, Rows, RowsError, name_of, row
 
 FORMATS = ("csv", "jsonl")
 NAMES = ("a.jpg", "b, with \"quotes\".jpg", "two\nlines.jpg", "a\rreturn.jpg", "ü.jpg",
@@ -24,7 +25,7 @@ def rows_of(file, faces=2):
 def read(path):
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -41,9 +42,12 @@ def test_rows_come_back_as_they_went(tmp_path, kind):
     with Rows(path) as rows:
         for name in NAMES:
             rows.add(rows_of(name))
-        assert rows.faces == 2 * len(NAMES) and rows.statuses == {"ok": len(NAMES)}
+        assert rows.outcomes.faces == 2 * len(NAMES) and rows.outcomes.statuses == {
+            "ok": len(NAMES)
+        }
     found = read(path)
-    assert [one["file"] for one in found] == [n for n in NAMES for _ in range(2)]
+    names = [*NAMES[:-1], r"bad\xff.jpg"]
+    assert [one["file"] for one in found] == [n for n in names for _ in range(2)]
     blank, number = ("", float) if kind == "csv" else (None, lambda value: value)
     for one in found:
         assert tuple(one) == COLUMNS
@@ -67,11 +71,11 @@ def test_cut_at_any_byte_a_run_goes_on_to_the_same_file(tmp_path, kind, last):
         cut.write_bytes(whole[:length])
         with Rows(cut, NAMES) as rows:
             for name, faces in pictures:
-                if name not in rows.finished:
+                if name_of(name) not in rows.finished:
                     rows.add(rows_of(name, faces))
             assert rows.finished == {name for name, _ in pictures}
-            assert sum(rows.statuses.values()) == len(pictures)
-            assert rows.faces == sum(faces for _, faces in pictures)
+            assert sum(rows.outcomes.statuses.values()) == len(pictures)
+            assert rows.outcomes.faces == sum(faces for _, faces in pictures)
         assert cut.read_bytes() == whole, length
 
 
@@ -82,14 +86,14 @@ def test_only_the_last_picture_is_done_anew(tmp_path, kind):
         rows.add(rows_of("a.jpg"))
         rows.add([row("b.jpg", "unreadable: no image")])
     with Rows(path, ["a.jpg", "b.jpg"]) as rows:
-        # One row is all there is to say about b.
-        assert rows.finished == {"a.jpg", "b.jpg"}
-        assert rows.statuses == {"ok": 1, "unreadable": 1}
+        # One row is all there is to say about b, and another run may say another.
+        assert rows.finished == {"a.jpg"}
+        assert rows.outcomes.statuses == {"ok": 1, "unreadable": 1}
         rows.add(rows_of("c.jpg"))
     whole = path.read_bytes()
     with Rows(path, ["b.jpg", "c.jpg"]) as rows:
         # c may have had a third face.
-        assert rows.finished == {"a.jpg", "b.jpg"}
+        assert rows.finished == {"a.jpg"}
     # A run that fails before it has an answer has changed nothing.
     assert path.read_bytes() == whole
 
@@ -102,7 +106,7 @@ def test_a_run_of_other_pictures_keeps_all_rows(tmp_path, kind):
         rows.add(rows_of("b.jpg", 3))
     for name, kept in (("c.jpg", 5), ("d.jpg", 6)):
         with Rows(path, [name]) as rows:
-            assert rows.faces == kept and "b.jpg" in rows.finished
+            assert rows.outcomes.faces == kept and "b.jpg" in rows.finished
             rows.add(rows_of(name, 1))
     files = [one["file"] for one in read(path)]
     assert files == ["a.jpg"] * 2 + ["b.jpg"] * 3 + ["c.jpg", "d.jpg"]
@@ -146,3 +150,140 @@ def test_numbers_are_no_nan(tmp_path):
     with Rows(tmp_path / "faces.jsonl") as written:
         with pytest.raises(ValueError):
             written.add([row("a", rows.OK, age=float("nan"))])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "status",
+    ["unreadable: no image", "failed: no memory", "no_face: truncated: it ends", "ok"],
+)
+def test_what_could_not_be_read_is_tried_again_and_its_rows_replaced(
+    tmp_path, kind, status
+):
+    path = tmp_path / f"faces.{kind}"
+    with Rows(path) as rows:
+        rows.add(rows_of("a.jpg"))
+        rows.add([row("b.jpg", status)])
+        rows.add([row("c.jpg", "no_face")])
+    before = path.read_bytes()
+    with Rows(path, ["c.jpg"]):
+        pass
+    assert path.read_bytes() == before, "a run of other pictures leaves it"
+    is_final = status == "ok"
+    with Rows(path, ["a.jpg", "b.jpg", "c.jpg"]) as rows:
+        assert ("b.jpg" in rows.finished) == is_final
+    assert path.read_bytes() == before, "as long as there is nothing new"
+    with Rows(path, ["a.jpg", "b.jpg", "c.jpg"]) as rows:
+        if not is_final:
+            rows.add(rows_of("b.jpg", 3))
+            assert rows.outcomes.statuses == {"ok": 2, "no_face": 1}
+            assert rows.outcomes.faces == 5
+    files = [one["file"] for one in read(path)]
+    expected = ["a.jpg"] * 2 + ["c.jpg"] + ["b.jpg"] * 3
+    assert files == (["a.jpg"] * 2 + ["b.jpg", "c.jpg"] if is_final else expected)
+    with Rows(path, ["a.jpg"]) as rows:
+        assert rows.outcomes.statuses == {"ok": 2, "no_face": 1}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_crash_before_old_rows_are_out_loses_nothing(tmp_path, kind):
+    path, cut = tmp_path / f"faces.{kind}", tmp_path / f"cut.{kind}"
+    with Rows(path) as rows:
+        rows.add([row("a.jpg", "unreadable: no image")])
+        rows.add(rows_of("b.jpg", 1))
+    before = path.stat().st_size
+    rows = Rows(path, ["a.jpg"])
+    rows.add(rows_of("a.jpg", 2))
+    # As a killed process leaves it.
+    both = path.read_bytes()
+    rows.__exit__()
+    whole = path.read_bytes()
+    assert whole != both
+    for length in range(before, len(both) + 1, 7):
+        cut.write_bytes(both[:length])
+        with Rows(cut, ["a.jpg", "b.jpg"]) as rows:
+            for name, faces in (("b.jpg", 1), ("a.jpg", 2)):
+                if name not in rows.finished:
+                    rows.add(rows_of(name, faces))
+            assert rows.outcomes.faces == 3
+        assert cut.read_bytes() == whole, length
+
+
+def test_standard_input_is_another_picture_each_time(tmp_path):
+    path = tmp_path / "faces.csv"
+    for faces in (1, 2):
+        with Rows(path, ["-"]) as rows:
+            assert not rows.finished
+            rows.add(rows_of("-", faces))
+    assert [one["file"] for one in read(path)] == ["-"] * 2
+
+
+# Their first characters make formulas of them, and the last one looks like a guard.
+FORMULAS = ("=1+1.jpg", "+1.jpg", "-1.jpg", "@a.jpg", "'=a.jpg", "\ta.jpg", "'a.jpg")
+
+
+def test_no_cell_is_a_formula_and_names_come_back(tmp_path):
+    path = tmp_path / "faces.csv"
+    with Rows(path) as rows:
+        for name in FORMULAS:
+            rows.add([row(name, "ok", left=-5, age=30.5)])
+    found = read(path)
+    for one, name in zip(found, FORMULAS, strict=True):
+        guard = "" if name == "'a.jpg" else "'"
+        assert one["file"] == guard + name
+        assert (one["left"], one["age"]) == ("-5", "30.5"), "numbers stay numbers"
+    with Rows(path, FORMULAS) as rows:
+        # The last may lack faces.
+        assert rows.finished == set(FORMULAS[:-1])
+    with Rows(tmp_path / "faces.jsonl") as written:
+        written.add([row("=1.jpg", "ok")])
+    assert read(tmp_path / "faces.jsonl")[0]["file"] == "=1.jpg"
+
+
+def test_a_table_opens_in_pandas(tmp_path):
+    path = tmp_path / "faces.csv"
+    with Rows(path, bom=True) as rows:
+        for name in (*NAMES, *FORMULAS):
+            rows.add(rows_of(name))
+    assert path.read_bytes().startswith(b"\xef\xbb\xbffile,")
+    frame = pandas.read_csv(path)
+    assert tuple(frame.columns) == COLUMNS and len(frame) == 2 * 13
+    assert frame["age"].dtype == float and (frame["age"] == 30.25).all()
+    # With and without the mark, and asked for or not, the next run goes on.
+    with Rows(path, NAMES) as rows:
+        assert len(rows.finished) == 13
+    assert path.read_bytes().count(b"\xef\xbb\xbf") == 1
+
+
+def test_a_table_that_excel_saved_is_gone_on_with(tmp_path):
+    path = tmp_path / "faces.csv"
+    with Rows(path) as rows:
+        rows.add(rows_of("a.jpg"))
+        rows.add([row("b, c.jpg", "no_face")])
+    saved = b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n")
+    saved = saved.replace(b"1e-06", b"0.000001")
+    path.write_bytes(saved)
+    with Rows(path, ["a.jpg", "b, c.jpg", "d.jpg"]) as rows:
+        assert rows.finished == {"a.jpg", "b, c.jpg"}
+        rows.add(rows_of("d.jpg"))
+    after = path.read_bytes()
+    assert after.startswith(saved)
+    assert after.count(b"\r\n") == after.count(b"\n") == 6
+    assert [one["file"] for one in read(path)][-2:] == ["d.jpg"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data.replace(b",", b";"), "CSV UTF-8 \\(comma delimited"),
+        (lambda data: data.decode().encode("latin-1"), "not UTF-8 any more"),
+    ],
+)
+def test_tables_saved_in_other_ways_are_refused_and_kept(tmp_path, change, reason):
+    path = tmp_path / "faces.csv"
+    with Rows(path) as rows:
+        rows.add(rows_of("ü.jpg"))
+    path.write_bytes(changed := change(path.read_bytes()))
+    with pytest.raises(RowsError, match=reason):
+        Rows(path, ["ü.jpg"])
+    assert path.read_bytes() == changed
