@@ -35,7 +35,7 @@ class Artefact:
         path: the SavedModel folder, the preset or the .tflite file.
         format: of `FORMATS`.
         variant: of `litert.VARIANTS`; a SavedModel is `"float32"`, a preset
-            `"dynamic"`.
+            `"float16"`.
         size: in bytes.
         comparisons: with the Keras model, by way into the artefact.
         milliseconds: for one image, by number of threads; None for a

@@ -31,6 +31,7 @@ from hydranet_tf.exporting import (
     model_card,
     parity,
     representative,
+    rounding,
     saved_model,
 )
 from hydranet_tf.exporting.artefacts import Artefact, ExportError
@@ -92,8 +93,7 @@ class Request:
             if name == SAVED_MODEL:
                 rows.append((name, litert.FLOAT32, artefacts.NAME))
             elif name == PRESET:
-                # Its kernels are those of the dynamic file.
-                rows.append((name, litert.DYNAMIC, artefacts.PRESET))
+                rows.append((name, litert.FLOAT16, artefacts.PRESET))
             else:
                 rows += [
                     (name, variant, litert.file_name(artefacts.NAME, variant))
@@ -219,6 +219,9 @@ def export(
     if request.needs_calibration:
         drawn, seen = _calibration_images(model, training)
     network = answer_model(model)
+    in_8_bits = network
+    if any(variant in litert.IN_8_BITS for _, variant, _ in request.plan()):
+        in_8_bits = answer_model(rounding.prepared(model))
     description = saved_model.describe(model.tasks, model.image_size)
     with artefacts.scratch_folder(output) as scratch:
         staged = []
@@ -230,7 +233,7 @@ def export(
                 model.save_to_preset(path, {**(origin or {}), **_made()})
             else:
                 litert.write(
-                    network,
+                    in_8_bits if variant in litert.IN_8_BITS else network,
                     description,
                     path,
                     variant,

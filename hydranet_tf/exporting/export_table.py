@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hydranet_tf.exporting import latency
+from hydranet_tf.exporting import latency, litert, parity
 from hydranet_tf.exporting.artefacts import Artefact
 from hydranet_tf.exporting.parity import IMAGE_BYTES, Sample
 from hydranet_tf.tasks import Task
@@ -35,7 +35,8 @@ def table(artefacts: Iterable[Artefact], sample: Sample) -> str:
     rows = [["keras", _NOTHING, *[_NOTHING] * len(tasks)]]
     rows[0] += _scores(tasks, sample.scores(sample.answers))
     rows[0] += [_NOTHING] * len(latency.THREADS)
-    for artefact in artefacts:
+    shown = list(artefacts)
+    for artefact in shown:
         for way, comparison in artefact.comparisons.items():
             name = f"{artefact.format} {artefact.variant}"
             if way == IMAGE_BYTES:
@@ -54,6 +55,11 @@ def table(artefacts: Iterable[Artefact], sample: Sample) -> str:
                 ]
             )
     lines = [f"{len(sample)} faces; differences from Keras in years and probability"]
+    if len(sample) < parity.FEW and any(a.variant in litert.IN_8_BITS for a in shown):
+        lines.append(
+            f"{len(sample)} faces are too few to vouch for 8 bits: what they bound is "
+            f"these faces alone. Give --data with {parity.FEW} faces or more"
+        )
     return "\n".join(lines + _aligned([header, *rows], above))
 
 

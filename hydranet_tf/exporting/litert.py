@@ -43,6 +43,7 @@ SIGNATURE = "serving_default"
 FLOAT32, FLOAT16, DYNAMIC = "float32", "float16", "dynamic"
 INT8, INTEGER = "int8", "integer"
 VARIANTS = (FLOAT32, FLOAT16, DYNAMIC, INT8, INTEGER)
+IN_8_BITS = (DYNAMIC, INT8, INTEGER)
 # Those whose ranges of activations come from training faces.
 CALIBRATED = (INT8, INTEGER)
 

@@ -1,9 +1,11 @@
 """How far an artefact's answers are from the Keras model's, and how far they may be.
 
-Two kinds of bound. What computes in floating point must give the same answers:
-the largest difference counts. What computes in eight bits gives other answers
+Two kinds of bound. What computes in floating point must give the same predictions:
+the largest difference counts. What computes in eight bits gives other predictions
 in the last digits of every face, and what counts is how good they are: the
-mean error and the share of right classes, on the same faces.
+mean error and the fraction of right classes, on the same faces. Scores of a few faces
+can stay while every prediction moves, so those are held to bounds as well, on average
+and each.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from hydranet_tf.tasks import MISSING, Task
 SIZE = 500
 _BATCH_SIZE = 32
 
+# Of fewer faces than these the bounds of 8 bits say little.
+FEW = 100
+
 # The ways into an artefact.
 PIXELS, IMAGE_BYTES = "pixels", "image_bytes"
 
@@ -33,7 +38,20 @@ MAX_DIFFERENCE = {
     litert.FLOAT32: {"years": 0.01, "probability": 1e-4},
     litert.FLOAT16: {"years": 0.5, "probability": 0.02},
 }
-# Of the variants in eight bits, against Keras' own error and accuracy.
+# Of the variants in eight bits, on average over the faces and of each. On 500 faces
+# ages differed by up to 3.8 years, of a depthwise network by 4.9, and probabilities by
+# 0.11. Where fine-tuning was rounded away: 1.4 years on average, and up to 10.
+_IN_8_BITS = {"mean": {"years": 0.75, "probability": 0.03},
+              "each": {"years": 8.0, "probability": 0.5}}  # fmt: skip
+# 256 steps are half a year each.
+_INTEGER = {"mean": {"years": 2.0, "probability": 0.05},
+            "each": {"years": 20.0, "probability": 0.5}}  # fmt: skip
+MAX_MOVE = {
+    litert.DYNAMIC: _IN_8_BITS,
+    litert.INT8: _IN_8_BITS,
+    litert.INTEGER: _INTEGER,
+}
+# Against Keras' own error and accuracy.
 MAX_LOSS = {"years": 0.25, "accuracy": 0.01}
 
 
@@ -77,6 +95,7 @@ class Comparison:
     Attributes:
         differences: the largest, by task name, over all its outputs: years, or
             probability.
+        mean_differences: the mean over faces and classes, likewise.
         scores: see `Sample.scores`.
         losses: by task name, how much worse than Keras' the score is. For a
             task without labels Keras' answers stand for them, which is the
@@ -84,6 +103,7 @@ class Comparison:
     """
 
     differences: dict[str, float]
+    mean_differences: dict[str, float]
     scores: dict[str, float | None]
     losses: dict[str, float]
 
@@ -151,23 +171,30 @@ def excess(comparison: Comparison, variant: str, sample: Sample) -> list[str]:
     found = []
     for task in sample.tasks:
         unit = "years" if task.is_regression else "probability"
-        difference, loss = comparison.differences[task.name], comparison.losses
+        difference = comparison.differences[task.name]
+        # Each a value, its bound, and what to say.
         if variant in MAX_DIFFERENCE:
-            value, bound = difference, MAX_DIFFERENCE[variant][unit]
-            text = f"{task.name} differs by up to {value:.2g} {unit}, allowed {bound:g}"
+            bound = MAX_DIFFERENCE[variant][unit]
+            held = [(difference, bound, 1, f"differs by up to {{}} {unit}")]
         else:
-            value, bound = loss[task.name], _largest_loss(task, sample)
             scale, kind = (
                 (100, "points of accuracy") if task.classes else (1, "years of MAE")
             )
-            text = (
-                f"{task.name} loses {scale * value:.2g} {kind}, allowed "
-                f"{scale * bound:.2g}"
-            )
-        # Written so that NaN, which no comparison holds for, is found too; and
-        # rounding in the last digit is not.
-        if not (value <= bound + 1e-9 and np.isfinite(difference)):
-            found.append(text)
+            move = MAX_MOVE[variant]
+            mean = comparison.mean_differences[task.name]
+            loss, most = comparison.losses[task.name], _largest_loss(task, sample)
+            held = [
+                (loss, most, scale, f"loses {{}} {kind}"),
+                (mean, move["mean"][unit], 1, f"differs by {{}} {unit} on average"),
+                (difference, move["each"][unit], 1, f"differs by up to {{}} {unit}"),
+            ]
+        for value, bound, scale, text in held:
+            # Written so that NaN, which no comparison holds for, is found too; and
+            # rounding in the last digit is not.
+            if not value <= bound + 1e-9:
+                shown = text.format(f"{scale * value:.2g}")
+                found.append(f"{task.name} {shown}, allowed {scale * bound:.2g}")
+                break
     return found
 
 
@@ -175,7 +202,10 @@ def bounds(variant: str, sample: Sample) -> dict[str, float]:
     """What `excess` holds a variant to, for the record."""
     if variant in MAX_DIFFERENCE:
         return {f"difference_in_{k}": v for k, v in MAX_DIFFERENCE[variant].items()}
-    return {f"loss_of_{t.name}": _largest_loss(t, sample) for t in sample.tasks}
+    found = {f"loss_of_{t.name}": _largest_loss(t, sample) for t in sample.tasks}
+    for kind, by_unit in MAX_MOVE[variant].items():
+        found |= {f"{kind}_difference_in_{k}": v for k, v in by_unit.items()}
+    return found
 
 
 def _largest_loss(task: Task, sample: Sample) -> float:
@@ -205,28 +235,30 @@ def _answers_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
 
 
 def _compare(answers: Mapping[str, np.ndarray], sample: Sample) -> Comparison:
-    differences, losses = {}, {}
+    differences, means, losses = {}, {}, {}
     for task in sample.tasks:
-        differences[task.name] = max(
-            _difference(answers[name], sample.answers[name]) for name in task.outputs
-        )
+        apart = [
+            _differences(answers[name], sample.answers[name]) for name in task.outputs
+        ]
+        differences[task.name] = max(float(np.max(values)) for values in apart)
+        means[task.name] = max(float(np.mean(values)) for values in apart)
         found, expected = answers[task.name], sample.answers[task.name]
         labels = sample.labels[task.name]
         if np.all(labels == MISSING):
             labels = expected if task.is_regression else np.argmax(expected, -1)
         loss = _score(task, labels, found) - _score(task, labels, expected)
         losses[task.name] = loss if task.is_regression else -loss
-    return Comparison(differences, sample.scores(answers), losses)
+    return Comparison(differences, means, sample.scores(answers), losses)
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     # Broadcasting would let a single answer stand for all of them.
     if found.shape != expected.shape:
         raise ParityError(
             f"expected answers of the shape {list(expected.shape)}; the artefact "
             f"gives {list(found.shape)}"
         )
-    return float(np.max(np.abs(found - expected)))
+    return np.abs(found - expected)
 
 
 def _score(task: Task, labels: np.ndarray, answers: np.ndarray) -> float | None:

@@ -2,14 +2,19 @@
 
     preset/
         config.json    what `HydraNet.from_config` takes
-        weights.npz    the arrays by path: kernels in 8 bits with a scale for each
-                       output, biases and statistics in 32
+        weights.npz    the arrays by path: kernels in 16 bits, biases and statistics
+                       in 32
         tasks.json     names, units and classes in order
         metadata.json  SHA-256 of the three, and where they come from
         MODEL_CARD.md
 
 `HydraNet.from_preset` loads it. Nothing in it is ever unpickled, and each file is
 compared with its SHA-256 before it is read.
+
+Kernels are not in 8 bits, though the scores would stay: a network that is fine-tuned
+from them moves each weight by less than a step of 8 bits, and an export in 8 bits would
+round most of it away again. Presets of format 2 have such kernels, with a scale for
+each output; they are read as ever.
 """
 
 from __future__ import annotations
@@ -26,12 +31,14 @@ from hydranet_tf.io import array_file
 
 CONFIG, WEIGHTS, TASKS = "config.json", "weights.npz", "tasks.json"
 METADATA = "metadata.json"
-FORMAT = 2
+FORMAT = 3
+# Kernels in 8 bits.
+_IN_8_BITS = 2
 
 # What the scales of a kernel are called.
 _SCALES = ".scales"
-# The largest weight of an output channel stands at this, as in LiteRT.
-_LARGEST = 127
+# The largest weight of an output channel stands at this in 8 bits, as in LiteRT.
+LARGEST = 127
 
 
 class PresetError(ValueError):
@@ -50,8 +57,8 @@ def write(
     Args:
         folder: is made.
         config: of the network.
-        variables: its weights by path. Kernels are rounded to 8 bits, as LiteRT's
-            dynamic range does: a quarter of the size, and the scores stay.
+        variables: its weights by path. Kernels are rounded to 16 bits: half the size,
+            and predictions move by a hundredth of a year.
         tasks: the text of tasks.json.
         origin: goes into metadata.json.
     """
@@ -61,13 +68,7 @@ def write(
     arrays = {}
     for name, variable in variables.items():
         array = keras.ops.convert_to_numpy(variable).astype(np.float32)
-        axes = _within_an_output(array.shape)
-        if axes:
-            largest = np.abs(array).max(axes, keepdims=True)
-            scales = np.where(largest > 0, largest, 1) / np.float32(_LARGEST)
-            arrays[name + _SCALES] = scales
-            array = np.round(array / scales).astype(np.int8)
-        arrays[name] = array
+        arrays[name] = array.astype(np.float16) if array.ndim > 1 else array
     # A tenth smaller, and read as quickly: a repository carries such files.
     np.savez_compressed(folder / WEIGHTS, **arrays)
     metadata = {
@@ -87,10 +88,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        if metadata["format"] != FORMAT:
+        if metadata["format"] not in (_IN_8_BITS, FORMAT):
             raise PresetError(
                 f"the preset {folder} has the format {metadata['format']!r}; this "
-                f"version reads {FORMAT}. Use the version that wrote it"
+                f"version reads {_IN_8_BITS} and {FORMAT}. Use the version that wrote "
+                "it"
             )
         for name in (CONFIG, WEIGHTS, TASKS):
             if array_file.sha256(folder / name) != metadata["sha256"][name]:
@@ -114,12 +116,15 @@ def assign(folder: Path, variables: Mapping[str, keras.Variable]) -> None:
     Raises:
         PresetError: if they are of another network.
     """
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    in_8_bits = metadata["format"] == _IN_8_BITS
     expected = {}
     for name, variable in variables.items():
         shape = tuple(variable.shape)
-        axes = _within_an_output(shape)
-        expected[name] = (shape, "int8" if axes else "float32")
-        if axes:
+        axes = axes_within_an_output(shape)
+        kernel = "int8" if in_8_bits else "float16"
+        expected[name] = (shape, kernel if axes else "float32")
+        if axes and in_8_bits:
             one_each = (1 if i in axes else n for i, n in enumerate(shape))
             expected[name + _SCALES] = (tuple(one_each), "float32")
     try:
@@ -127,10 +132,11 @@ def assign(folder: Path, variables: Mapping[str, keras.Variable]) -> None:
     except array_file.ArrayFileError as error:
         raise PresetError(f"{folder / WEIGHTS} {error}") from error
     for name, variable in variables.items():
-        variable.assign(arrays[name] * arrays.get(name + _SCALES, 1))
+        scales = arrays.get(name + _SCALES, np.float32(1))
+        variable.assign(arrays[name].astype(np.float32) * scales)
 
 
-def _within_an_output(shape: tuple[int, ...]) -> tuple[int, ...]:
+def axes_within_an_output(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Axes of a kernel along which its weights share a scale; none for a vector."""
     if len(shape) < 2:
         return ()

@@ -42,6 +42,9 @@ def quantised(model, data, tmp_path_factory):
     # looked at here is how the files come about.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "MAX_LOSS", {"years": 3.0, "accuracy": 0.3})
+        bounds = {"years": 20.0, "probability": 0.5}
+        moves = dict.fromkeys(litert.IN_8_BITS, {"mean": bounds, "each": bounds})
+        patch.setattr(parity, "MAX_MOVE", moves)
         done = export.export_run(
             workdir, output, Request(["litert"], ("int8", "integer"))
         )
@@ -67,6 +70,10 @@ def test_quantised_variants_are_calibrated_on_training_faces(quantised, data):
             "loss_of_age",
             "loss_of_gender",
             "loss_of_race",
+            "mean_difference_in_years",
+            "mean_difference_in_probability",
+            "each_difference_in_years",
+            "each_difference_in_probability",
         }
     assert f"calibrated on {len(training)} training" in done.calibration.summary()
     assert "litert integer" in done.table.splitlines()[-1]
