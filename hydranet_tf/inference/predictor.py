@@ -5,6 +5,7 @@
     predictor = Predictor("exports/faces/hydranet.tflite")
     for face in predictor("party.jpg"):
         print(face.box, face.age, face.gender, face.probabilities["gender"])
+    predictor(["party.jpg", "portrait.heic"]).to_frame()
 
 The answers estimate what annotators saw in pictures. They are not facts about a
 person.
@@ -14,15 +15,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from hydranet_tf.data import crops, decoding, detection, reading
 from hydranet_tf.data.formats import PictureError as PictureError
 from hydranet_tf.data.reading import Picture
-from hydranet_tf.inference import runtimes
+from hydranet_tf.inference import runtimes, table
 from hydranet_tf.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    import pandas
+
+# Of a list: read at the same time, and kept as crops until they are predicted.
+_READERS, _PICTURES = 4, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +46,24 @@ class Face:
         answers: by the names of `task.outputs`: of a regression its values in the
             task's unit, of a classification the name of the likeliest class.
         probabilities: by task and class name.
+        landmarks: x and y of the eyes, or of the five points of
+            `detection.LANDMARKS`, in pixels of the upright picture; None where the
+            detector gives none.
+        crop: what the network saw, uint8 `[size, size, 3]`; where asked for.
+        embedding: what the heads read, float32 `[features]`, not normalised; where
+            asked for.
     """
 
     box: tuple[int, int, int, int] | None
     detection_score: float | None
     answers: dict[str, float | str] = dataclasses.field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    # Arrays: a comparison of them is no yes or no.
+    crop: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    embedding: np.ndarray | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def age(self) -> float | None:
@@ -70,6 +92,37 @@ class Face:
     def race(self) -> str | None:
         """The likeliest class; None where the model does not say."""
         return self.answers.get("race")
+
+
+class Faces(list[Face]):
+    """The faces of one picture, the largest first.
+
+    Attributes:
+        picture: what was asked about, where that is a path.
+        damage: why the picture was read in part; None for a whole one.
+    """
+
+    def __init__(
+        self,
+        faces: Iterable[Face] = (),
+        picture: str | os.PathLike | None = None,
+        damage: str | None = None,
+    ):
+        super().__init__(faces)
+        self.picture = picture
+        self.damage = damage
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row a face, in the columns of `predict.py`; needs pandas."""
+        return table.to_frame([self])
+
+
+class FacesOfPictures(list[Faces]):
+    """The faces of several pictures, in their order."""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row a face, and one for a picture without; needs pandas."""
+        return table.to_frame(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +162,11 @@ class Predictor:
             runtimes.LoadError: if the path holds no whole model.
             ValueError: if the model answers something that is not in `TASKS`.
         """
+        # Where to load it from in another process, whatever folder that works in.
+        self._source: tuple[Any, ...] | None = None
         if not isinstance(model, runtimes.Runtime):
+            here = model is not None and os.path.exists(model)
+            self._source = (os.path.abspath(model) if here else model,)
             model = runtimes.load(model)
         known = {(task.name, task.kind, task.classes) for task in TASKS}
         foreign = [
@@ -127,18 +184,95 @@ class Predictor:
         self.runtime = model
         self.detector = detector
 
-    def __call__(self, picture: Picture) -> list[Face]:
-        """All faces of one picture, the largest first.
-
-        Args:
-            picture: a path, the bytes of a JPEG or PNG file, or uint8
-                `[height, width, 3]`, RGB, upright.
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which is loaded again: for processes of workers.
 
         Raises:
-            PictureError: if it cannot be read.
-            detection.DetectionError: if the detector fails.
+            pickle.PicklingError: if there is no path to load it from.
         """
-        return self.answer([self.find(picture)])[0]
+        if self._source is None:
+            raise pickle.PicklingError(
+                "expected a Predictor of a path, which another process can load; this "
+                "one was made of a model in memory"
+            )
+        return {k: v for k, v in self.__dict__.items() if k != "runtime"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.runtime = runtimes.load(*self._source)
+
+    @overload
+    def __call__(
+        self, picture: Picture, *, crops: bool = False, embeddings: bool = False
+    ) -> Faces: ...
+
+    @overload
+    def __call__(
+        self,
+        picture: Sequence[Picture],
+        *,
+        crops: bool = False,
+        embeddings: bool = False,
+    ) -> FacesOfPictures: ...
+
+    def __call__(self, picture, *, crops=False, embeddings=False):
+        """All faces of one picture, the largest first; or of several pictures.
+
+        Args:
+            picture: a path, the bytes of a file, a file object, an image of Pillow, or
+                uint8 RGB, RGBA or grey: see `reading.read`. A list or a tuple holds
+                several, of which a few at a time are kept in memory.
+            crops: whether each face keeps what the network saw of it.
+            embeddings: whether each face keeps what the heads read of it; of workdirs
+                and presets.
+
+        Raises:
+            PictureError: if one cannot be read.
+            detection.DetectionError: if the detector fails.
+            ValueError: if the model gives no embeddings.
+        """
+        if not isinstance(picture, (list, tuple)):
+            return self._predict([picture], crops, embeddings)[0]
+        found = FacesOfPictures()
+        for start in range(0, len(picture), _PICTURES):
+            some = picture[start : start + _PICTURES]
+            found += self._predict(some, crops, embeddings, start)
+        return found
+
+    def _predict(
+        self,
+        pictures: Sequence[Picture],
+        crops: bool,
+        embeddings: bool,
+        start: int | None = None,
+    ) -> list[Faces]:
+        def find(number: int) -> Found:
+            try:
+                return self.find(pictures[number])
+            except PictureError as error:
+                if start is None:
+                    raise
+                raise PictureError(f"picture {start + number}: {error}") from error
+
+        if len(pictures) == 1:
+            found = [find(0)]
+        else:
+            with ThreadPoolExecutor(_READERS) as pool:
+                found = list(pool.map(find, range(len(pictures))))
+        results = []
+        for picture, one, faces in zip(
+            pictures, found, self.answer(found), strict=True
+        ):
+            nothing = [None] * len(faces)
+            kept = one.crops if crops else nothing
+            described = self.runtime.features(one.crops) if embeddings else nothing
+            faces = [
+                dataclasses.replace(face, crop=crop, embedding=embedding)
+                for face, crop, embedding in zip(faces, kept, described, strict=True)
+            ]
+            is_path = isinstance(picture, (str, os.PathLike))
+            results.append(Faces(faces, picture if is_path else None, one.damage))
+        return results
 
     def find(self, picture: Picture) -> Found:
         """Finds the faces of one picture and cuts them out."""
@@ -211,4 +345,7 @@ def _face(
         return Face(None, None, values, probabilities)
     score = None if found.score is None else float(found.score)
     box = tuple(round(float(end)) for end in found.box)
-    return Face(box, score, values, probabilities)
+    landmarks = found.landmarks and tuple(
+        (float(x), float(y)) for x, y in found.landmarks
+    )
+    return Face(box, score, values, probabilities, landmarks)

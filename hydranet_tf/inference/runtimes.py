@@ -8,10 +8,11 @@ neither TensorFlow nor Keras to be installed beside LiteRT's runtime.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,15 @@ class Runtime:
         image_size: side of its images in pixels.
         batch_size: images that `run` takes at once.
         run: uint8 images `[batch_size or 1, size, size, 3]` to answers.
+        run_features: the same images to the pooled features before the heads, float32
+            `[batch, features]`; None where the file does not give them.
     """
 
     tasks: tuple[Task, ...]
     image_size: int
     batch_size: int
     run: Run
+    run_features: Callable[[np.ndarray], np.ndarray] | None = None
 
     def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Answers every task for every image.
@@ -68,6 +72,40 @@ class Runtime:
         Raises:
             ValueError: if the images have another type or shape.
         """
+        images = self._checked(images)
+        parts = [
+            {name: values[:n] for name, values in self.run(padded).items()}
+            for padded, n in self._batches(images)
+        ]
+        return {
+            name: np.concatenate([_empty(task), *(part[name] for part in parts)])
+            for task in self.tasks
+            for name in task.outputs
+        }
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Describes every image by what all heads read: an embedding.
+
+        Args:
+            images: as for the predictions.
+
+        Returns:
+            float32 `[n, features]`, not normalised.
+
+        Raises:
+            ValueError: if the file gives none, or the images have another shape.
+        """
+        images = self._checked(images)
+        if self.run_features is None:
+            raise ValueError(
+                "expected a workdir or a preset for embeddings: .tflite files and "
+                "SavedModels give predictions alone"
+            )
+        # Of no image, too, so that the number of features is known.
+        batches = self._batches(images, least=1)
+        return np.concatenate([self.run_features(padded)[:n] for padded, n in batches])
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
         expected = (self.image_size, self.image_size, 3)
         if images.dtype != np.uint8 or images.shape[1:] != expected:
@@ -76,25 +114,20 @@ class Runtime:
                 f"{self.image_size}, 3], RGB 0..255; got {images.dtype} of the "
                 f"shape {list(images.shape)}"
             )
-        parts = [
-            self._padded(images[start : start + self.batch_size])
-            for start in range(0, len(images), self.batch_size)
-        ]
-        return {
-            name: np.concatenate([_empty(task), *(part[name] for part in parts)])
-            for task in self.tasks
-            for name in task.outputs
-        }
+        return images
 
-    def _padded(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs a batch at one of two sizes, so that nothing compiles again.
+    def _batches(
+        self, images: np.ndarray, least: int = 0
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Batches at one of two sizes, so that nothing compiles again, and their count.
 
         A single image, as from a camera, is not made to wait for a full batch.
         """
-        n = len(images)
-        missing = 0 if n == 1 else self.batch_size - n
-        padded = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        return {name: values[:n] for name, values in self.run(padded).items()}
+        for start in range(0, max(least, len(images)), self.batch_size):
+            some = images[start : start + self.batch_size]
+            n = len(some)
+            missing = 0 if n == 1 else self.batch_size - n
+            yield np.pad(some, [(0, missing), (0, 0), (0, 0), (0, 0)]), n
 
 
 def load(path: str | os.PathLike | None = None) -> Runtime:
@@ -138,9 +171,10 @@ def load(path: str | os.PathLike | None = None) -> Runtime:
 
 def from_model(model: HydraNet) -> Runtime:
     """Wraps a Keras model in memory, under any backend."""
-    from hydranet_tf.model import answer_model
+    from hydranet_tf.model import answer_model, feature_model
 
     answers = answer_model(model)
+    features = functools.cache(lambda: feature_model(model))
     # Keras builds the compiled function on the first call, which two threads
     # must not do at once.
     lock = threading.Lock()
@@ -149,7 +183,12 @@ def from_model(model: HydraNet) -> Runtime:
         with lock:
             return answers.predict_on_batch(images)
 
-    return Runtime(tuple(model.tasks), model.image_size, _BATCH_SIZE, run)
+    def run_features(images: np.ndarray) -> np.ndarray:
+        with lock:
+            return np.asarray(features().predict_on_batch(images), np.float32)
+
+    tasks, size = tuple(model.tasks), model.image_size
+    return Runtime(tasks, size, _BATCH_SIZE, run, run_features)
 
 
 def _saved_model_in(path: Path) -> Path | None:

@@ -27,15 +27,15 @@ from hydranet_tf.data import reading
 from hydranet_tf.data.detection import DetectionError
 from hydranet_tf.inference import runtimes
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
-from hydranet_tf.photos import annotation, collecting, lines, rows, sharded
-from hydranet_tf.photos.rows import (
+from hydranet_tf.inference.table import (
     FAILED,
     NO_FACE,
-    OK,
-    STANDARD_INPUT,
     UNREADABLE,
     name_of,
+    rows_of,
 )
+from hydranet_tf.photos import annotation, collecting, lines, rows, sharded
+from hydranet_tf.photos.rows import STANDARD_INPUT
 
 # Each holds one decoded picture.
 _READERS = 4
@@ -336,39 +336,3 @@ def _answer(
     answers = iter(model.answer([one for one in found if isinstance(one, Found)]))
     for one in found:
         yield one if isinstance(one, str) else next(answers)
-
-
-def rows_of(
-    file: str, faces: list[Face] | str, damage: str | None = None
-) -> list[dict[str, Any]]:
-    """The rows of a picture.
-
-    Args:
-        file: its name.
-        faces: or the status that tells why there are none.
-        damage: why it was read in part.
-    """
-    if isinstance(faces, str):
-        return [rows.row(file, " ".join(faces.split()))]
-    reason = f": {' '.join(damage.split())}" if damage else ""
-    if not faces:
-        return [rows.row(file, f"{NO_FACE}{reason}")]
-    return [
-        rows.row(file, f"{OK}{reason}", face=number, **_values(face))
-        for number, face in enumerate(faces)
-    ]
-
-
-def _values(face: Face) -> dict[str, Any]:
-    def rounded(value: float | None, digits: int) -> float | None:
-        return None if value is None else round(value, digits)
-
-    values: dict[str, Any] = {"detection_score": rounded(face.detection_score, 4)}
-    for name, answer in face.answers.items():
-        values[name] = answer if isinstance(answer, str) else rounded(answer, 2)
-    if face.box:
-        places = ("left", "top", "right", "bottom")
-        values |= dict(zip(places, face.box, strict=True))
-    for shares in face.probabilities.values():
-        values |= {f"p_{name}": rounded(p, 6) for name, p in shares.items()}
-    return values

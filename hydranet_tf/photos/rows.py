@@ -30,30 +30,24 @@ from typing import Any
 import filelock
 
 from hydranet_tf.data.decoding import TRUNCATED
-from hydranet_tf.tasks import TASKS
-
-_PLACE = ("left", "top", "right", "bottom")
-
-
-def _task_columns() -> Iterator[str]:
-    for task in TASKS:
-        yield task.name
-        if task.is_regression:
-            yield from (f"{task.name}_low", f"{task.name}_high")
-        yield from (f"p_{name}" for name in task.classes)
-
-
-COLUMNS: tuple[str, ...] = (
-    "file", "face", *_PLACE, "detection_score", *_task_columns(), "status"
-)  # fmt: skip
+from hydranet_tf.inference.table import (
+    COLUMNS,
+    NO_FACE,
+    OK,
+    name_of,
+)
+from hydranet_tf.inference.table import (
+    FAILED as FAILED,
+)
+from hydranet_tf.inference.table import (
+    UNREADABLE as UNREADABLE,
+)
+from hydranet_tf.inference.table import (
+    row as row,
+)
 
 # The name of a picture from standard input; each run has another one.
 STANDARD_INPUT = "-"
-
-OK, NO_FACE = "ok", "no_face"
-# Followed by a colon and the reason. The other two may have one, too, where a picture
-# was read in part.
-UNREADABLE, FAILED = "unreadable", "failed"
 
 _FORMATS = (".csv", ".jsonl")
 _BOM = b"\xef\xbb\xbf"
@@ -64,22 +58,6 @@ _FORMULA = re.compile(r"'*([=+@\t\r]|-.)", re.DOTALL)
 
 class RowsError(ValueError):
     """A file that cannot take rows; the message says why."""
-
-
-def name_of(file: str) -> str:
-    """The name of a picture in the rows: its path.
-
-    Bytes of it that are no UTF-8 stand as `\\xff`: one such name must not spoil a table
-    for all who read it.
-    """
-    return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def row(file: str, status: str, **values: Any) -> dict[str, Any]:
-    """One row, blank where nothing is given."""
-    return {
-        **dict.fromkeys(COLUMNS), "file": name_of(file), **values, "status": status
-    }  # fmt: skip
 
 
 def kind_of(status: str) -> str:

@@ -239,7 +239,8 @@ async def _rows(
     found = await service.find(finder, picture.encoded)
     faces: list[Face] | str
     faces = found if isinstance(found, str) else await service.score(found)
-    return predict.rows_of(picture.name, faces)
+    damage = None if isinstance(found, str) else found.damage
+    return predict.rows_of(picture.name, faces, damage)
 
 
 async def _columns(

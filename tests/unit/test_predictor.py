@@ -8,10 +8,14 @@ import gc
 import io
 import json
 import os
+import pickle
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from sample_pictures import (
@@ -28,6 +32,7 @@ from hydranet_tf.data import crops, detection, graph_decoding
 from hydranet_tf.data.detection import DetectionError
 from hydranet_tf.inference import runtimes
 from hydranet_tf.inference.predictor import Face, PictureError, Predictor
+from hydranet_tf.photos import predict
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 
@@ -285,3 +290,126 @@ def test_two_hundred_calls_do_not_grow():
         assert tracemalloc.get_traced_memory()[0] - python < 80 * 700
     finally:
         tracemalloc.stop()
+
+
+def test_lists_of_pictures_in_one_call(finding, tmp_path):
+    picture = astronaut()
+    path = tmp_path / "a.png"
+    picture.save(path)
+    nothing = np.zeros((60, 60, 3), np.uint8)
+    found = finding([path, nothing, picture, encoded(picture)] * 9)
+    assert len(found) == 36 and found[1] == []
+    assert found[0] == found[2] == found[3] == found[32] == finding(path)
+    assert found[0].picture == path and found[2].picture is None
+    assert finding([]) == [] and finding((nothing,)) == [[]]
+    with pytest.raises(PictureError, match="picture 34: cannot be opened: No such"):
+        finding([path] * 34 + ["nowhere.jpg"])
+
+
+def test_truncated_pictures_say_so(finding):
+    data = encoded(astronaut(), "JPEG")
+    (faces,) = finding([data[: int(0.9 * len(data))]])
+    assert len(faces) == 1 and faces.damage.startswith("truncated")
+    assert finding(data).damage is None
+
+
+def test_a_face_keeps_its_landmarks_and_on_request_its_crop(finding):
+    image = np.asarray(astronaut())
+    (face,) = finding(image)
+    (found,) = detection.find_faces(image)
+    np.testing.assert_allclose(face.landmarks, found.landmarks)
+    assert face.crop is None and face.embedding is None
+    (face,) = finding(image, crops=True)
+    np.testing.assert_array_equal(face.crop, finding.find(image).crops[0])
+    with pytest.raises(ValueError, match="workdir or a preset for embeddings"):
+        finding(image, embeddings=True)
+
+
+def test_an_embedding_is_what_the_heads_read():
+    """By hand from the dense layers of a head, whose probabilities it must give."""
+    model = random_model()
+    predictor = Predictor(runtimes.from_model(model), None)
+    images = [np.asarray(astronaut().rotate(turn)) for turn in (0, 90)]
+    for (face,) in predictor(images, embeddings=True):
+        assert face.embedding.dtype == np.float32 and face.embedding.ndim == 1
+        hidden, logits = (
+            model.network.get_layer(f"race_{name}") for name in ("hidden", "logits")
+        )
+        read = np.asarray(hidden(face.embedding[None]))
+        scores = np.exp(np.asarray(logits(read))[0])
+        shares = list(face.probabilities["race"].values())
+        np.testing.assert_allclose(scores / scores.sum(), shares, atol=1e-5)
+    none = predictor.runtime.features(np.zeros((0, *model.input_shape[1:]), np.uint8))
+    assert none.shape == (0, len(face.embedding))
+
+
+def test_a_frame_has_the_rows_of_the_command(finding, tmp_path):
+    path = tmp_path / "crowd.png"
+    crowd(2, 1).save(path)
+    nothing = tmp_path / "nothing.png"
+    plain(1, 2, 3).save(nothing)
+    found = finding([path, nothing, path.read_bytes()])
+    frame = found.to_frame()
+    output = tmp_path / "faces.csv"
+    predict.predict([str(path), str(nothing)], finding, output)
+    expected = pandas.read_csv(output)
+    assert frame["age"].dtype == float
+    texts = ["file", "gender", "race", "status"]
+    for one in (frame, expected):
+        one[texts] = one[texts].fillna("")
+    pandas.testing.assert_frame_equal(frame[:3], expected, check_dtype=False)
+    assert list(frame["file"][3:]) == ["2", "2"]
+    pandas.testing.assert_frame_equal(found[0].to_frame(), frame[:2], check_dtype=False)
+    assert list(found[1].to_frame()["status"]) == ["no_face"]
+
+
+def test_a_frame_without_pandas_says_what_to_install(finding, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        finding([]).to_frame()
+
+
+def test_a_predictor_goes_to_another_process(tmp_path, monkeypatch):
+    write_workdir(random_model(), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    predictor = Predictor("run", None)
+    sent = pickle.dumps(predictor)
+    assert len(sent) < 1000, "its path, not its weights"
+    monkeypatch.chdir("/")
+    image = np.asarray(astronaut())
+    assert pickle.loads(sent)(image) == predictor(image)
+    released = Predictor(detector=None)
+    assert pickle.loads(pickle.dumps(released))(image) == released(image)
+    with pytest.raises(pickle.PicklingError, match="Predictor of a path"):
+        pickle.dumps(Predictor(readable_runtime()))
+    faces = predictor([image], crops=True)
+    assert pickle.loads(pickle.dumps(faces)) == faces
+
+
+@pytest.mark.long
+def test_a_thousand_pictures_leave_no_memory(tmp_path):
+    """The whole command in a process of its own, of which the kernel tells the most."""
+    data = encoded(astronaut().resize((1200, 1200)), "JPEG")
+    for i in range(1000):
+        (tmp_path / f"{i}.jpg").write_bytes(data)
+    script = (
+        "import sys, glob\n"
+        "from broken_bytes import memory\n"
+        "from hydranet_tf.inference.predictor import Predictor\n"
+        "from hydranet_tf.photos import predict\n"
+        "model, files = Predictor(), sorted(glob.glob('*.jpg'))\n"
+        "for n in (100, 400, 1000):\n"
+        "    predict.predict(files[:n], model, f'{n}.csv')\n"
+        "    print(memory('VmHWM'), memory('VmRSS'))\n"
+    )
+    paths = [str(Path(__file__).resolve().parents[n]) for n in (1, 2)]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
+    few, more, many = (
+        [int(number) for number in line.split()] for line in done.stdout.splitlines()
+    )
+    # One decoded picture takes 4,219 kB; ten that stay would be seen.
+    assert many[1] - few[1] < 40_000, (few, more, many)
+    assert many[0] - few[0] < 40_000, (few, more, many)
