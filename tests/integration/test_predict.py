@@ -331,7 +331,68 @@ def test_drawing_into_any_picture(tmp_path, size, box):
     image = np.full((*size, 3), 250, np.uint8)
     face = Face(box, None, {"age": 1.0})
     annotation.write(image, [face], tmp_path / "in" / "a.PNG")
-    assert np.asarray(Image.open(tmp_path / "in" / "a.PNG")).shape == image.shape
+    drawn = np.asarray(Image.open(tmp_path / "in" / "a.PNG"))
+    # It grows where the text has no room beside the face.
+    assert drawn.shape[1] == size[1] and drawn.shape[0] >= size[0]
+    if box is None:
+        np.testing.assert_array_equal(drawn[: size[0]], image)
+        assert (drawn[size[0] :] > 200).any(), "the text"
+
+
+def words(box):
+    return Face(
+        box, 0.9, {"age": 34.21, "gender": "female", "race": "asian"},
+        {"gender": {"male": 0.07, "female": 0.93}, "race": {"asian": 0.5}},
+    )  # fmt: skip
+
+
+def covers(one, other):
+    return not (
+        one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_cover_no_face_and_no_other(seed):
+    """Boxes anywhere, crowded and beyond the picture."""
+    rng = np.random.default_rng(seed)
+    size = (640, 480)
+    boxes = []
+    for _ in range(int(rng.integers(1, 25))):
+        x, y = rng.integers(-20, 600), rng.integers(-20, 440)
+        side = int(rng.integers(20, 220))
+        boxes.append((int(x), int(y), int(x) + side, int(y) + side))
+    labels = annotation.place([words(box) for box in boxes], size)
+    placed = [label.box for label in labels if label]
+    for n, one in enumerate(placed):
+        assert 0 <= one[0] and one[2] < 640 and 0 <= one[1] and one[3] < 480
+        assert not any(covers(one, box) for box in boxes)
+        assert not any(covers(one, other) for other in placed[:n])
+
+
+def test_a_face_with_room_around_it_has_its_label_below():
+    (label,) = annotation.place([words((300, 100, 400, 220))], (800, 600))
+    assert label.box[:2] == (300, 221)
+    assert label.text.splitlines() == ["34.2 years", "female 93 %", "asian 50 %"]
+    (label,) = annotation.place([words((300, 300, 400, 590))], (800, 600))
+    assert label.box[3] == 299, "above it where there is no room below"
+    (label,) = annotation.place([words((100, 0, 400, 590))], (800, 600))
+    assert label.box[0] == 401, "then at its right"
+
+
+def test_faces_without_room_are_numbered_and_told_below(tmp_path):
+    """A face stays as it is but for its outline, and the corner of a number."""
+    image = np.asarray(crowd(4, 3))
+    boxes = [
+        (120 * x + 5, 120 * y + 5, 120 * x + 114, 120 * y + 114)
+        for y in range(3) for x in range(4)
+    ]  # fmt: skip
+    annotation.write(image, [words(box) for box in boxes], tmp_path / "a.png")
+    drawn = np.asarray(Image.open(tmp_path / "a.png"))
+    assert drawn.shape[0] > image.shape[0] and drawn.shape[1] == image.shape[1]
+    for left, top, right, bottom in boxes:
+        inside = slice(top + 22, bottom - 2), slice(left + 22, right - 2)
+        np.testing.assert_array_equal(drawn[inside], image[inside])
 
 
 def files(paths):
