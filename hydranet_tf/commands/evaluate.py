@@ -33,10 +33,11 @@ flags.DEFINE_integer(
     "max_bad_images", 10, "Unreadable images to leave out and list.", lower_bound=0
 )
 flags.DEFINE_bool("calibrate", False, "First fit temperatures, into the workdir.")
+flags.DEFINE_bool("crop_faces", False, "Photographs: find and crop their faces first.")
 flags.DEFINE_bool("show_faces", False, "Show faces in report.html and the projector.")
 flags.DEFINE_string("projector", None, "Folder for TensorBoard: features of faces.")
 OPTIONS = ("data_dir", "split_lists", "batch_size", "max_bad_images", "calibrate",
-           "show_faces", "projector")  # fmt: skip
+           "crop_faces", "show_faces", "projector")  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:

@@ -7,22 +7,16 @@ several factors of its square's side and answered again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from hydranet_tf.data import decoding, sources
-from hydranet_tf.evaluation import scores
+from hydranet_tf.evaluation import scores, sensitivity
 from hydranet_tf.inference import runtimes
 
 # 1 is the face as it lies in the data; 1.4 shows 1.4 times as much on a side.
 FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6)
-# The curve compares the same faces with themselves, so a part of them will do.
-MOST_FACES = 500
-
-_BATCH = 100
 
 
 def measure(
@@ -31,29 +25,20 @@ def measure(
     """Scores of a sample of faces at each factor.
 
     Args:
-        examples: decodable ones; at most `MOST_FACES` of them are drawn.
+        examples: decodable ones; see `sensitivity.sample`.
         seed: of the drawing and of the intervals.
 
     Returns:
         The part `margin_sensitivity` of report.json: `faces`, `factors`, and in
         `tasks` by name the score's name and its `Score`s, one a factor.
     """
-    n = min(len(examples), MOST_FACES)
-    rows = np.random.default_rng(seed).choice(len(examples), n, replace=False)
-    rows.sort()
-    parts: list[list[Mapping[str, np.ndarray]]] = [[] for _ in FACTORS]
-    with tqdm(
-        total=n * len(FACTORS), desc="cutting anew", unit="img", disable=None
-    ) as bar:
-        for start in range(0, n, _BATCH):
-            batch = rows[start : start + _BATCH]
-            faces = [decoding.decode(examples.read(int(row))) for row in batch]
-            for part, factor in zip(parts, FACTORS, strict=True):
-                images = np.stack(
-                    [cut_anew(face, factor, runtime.image_size) for face in faces]
-                )
-                part.append(runtime.answers(images))
-                bar.update(len(batch))
+    rows = sensitivity.sample(examples, seed)
+    n = len(rows)
+    variants = [
+        lambda face, _, factor=factor: cut_anew(face, factor, runtime.image_size)
+        for factor in FACTORS
+    ]
+    found = sensitivity.predictions(runtime, examples, rows, variants, "cutting anew")
     tasks = {}
     for task in runtime.tasks:
         name = "mae" if task.is_regression else "accuracy"
@@ -63,13 +48,8 @@ def measure(
             "score": name,
             "unit": task.unit,
             "values": [
-                scores.score(
-                    task,
-                    labels,
-                    np.concatenate([answers[task.name] for answers in part]),
-                    seed,
-                )[name].to_json()
-                for part in parts
+                scores.score(task, labels, one[task.name], seed)[name].to_json()
+                for one in found
             ],
         }
     return {"faces": n, "factors": list(FACTORS), "tasks": tasks}

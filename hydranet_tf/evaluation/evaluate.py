@@ -18,11 +18,14 @@ from absl import logging
 from tqdm import tqdm
 
 from hydranet_tf import checkpoints
-from hydranet_tf.data import pipeline, sources
+from hydranet_tf.data import detection, pipeline, sources
 from hydranet_tf.evaluation import (
+    capture_plot,
+    capture_sensitivity,
     crop_plot,
     crop_sensitivity,
     decade_plot,
+    photograph_faces,
     plots,
     projector_files,
     provenance,
@@ -42,7 +45,7 @@ from hydranet_tf.evaluation.findings import (
     groups_json,
     task_json,
 )
-from hydranet_tf.inference import runtimes
+from hydranet_tf.inference import predictor, runtimes
 from hydranet_tf.model import logit_model
 from hydranet_tf.tasks import TASKS, Task
 
@@ -55,6 +58,7 @@ ERRORS = (
     sources.SourceError,
     pipeline.BadImagesError,
     report.ReportError,
+    detection.DetectionError,
     EvaluationError,
 )
 
@@ -63,6 +67,7 @@ ERRORS = (
 _MAX_CACHE = 2**30
 
 _MARGIN_PICTURE = "margin_sensitivity.png"
+_CAPTURE_PICTURE = "capture_sensitivity.png"
 
 
 def evaluate_model(
@@ -77,6 +82,7 @@ def evaluate_model(
     max_bad_images: int = 10,
     seed: int = 0,
     calibrate: bool = False,
+    crop_faces: bool = False,
     show_faces: bool = False,
     projector: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -89,9 +95,12 @@ def evaluate_model(
         batch_size: images that are predicted at once.
         max_bad_images: how many may be left out, listed with a reason.
         seed: of the bootstrap intervals.
-        calibrate: first fits a temperature for each head on these examples and
-            keeps them in the workdir, for this checkpoint; everything that is
-            loaded or exported from it has them from then on.
+        calibrate: first fits a temperature for each head on these examples, as they
+            are and under changes of capture, and keeps them in the workdir, for this
+            checkpoint; everything that is loaded or exported from it has them from
+            then on.
+        crop_faces: the data are photographs: the largest face of each is found and
+            cropped first, as `Predictor` does it; those without are counted.
         show_faces: report.html shows the worst examples' pictures, not only their
             names, and the projector each point's; for those who may show them.
         projector: folder for TensorBoard's embedding projector, see
@@ -118,6 +127,16 @@ def evaluate_model(
     opened = sources.open_source(
         data, split, data_dir=data_dir, split_lists=split_lists
     )
+    found_in = None
+    if crop_faces:
+        found_in = photograph_faces.search(opened, predictor.Predictor(loaded))
+        opened = found_in.examples
+        if not len(opened):
+            raise EvaluationError(
+                f"no face was found in any of the {found_in.pictures} pictures of "
+                f"{data}; are they photographs? Faces that are cropped already are "
+                "evaluated without --crop_faces"
+            )
     needed = len(opened) * loaded.image_size**2 * 3
     cache = pipeline.MEMORY_CACHE if needed <= _MAX_CACHE else pipeline.NO_CACHE
     faces = pipeline.load_faces(opened, loaded.image_size, cache, max_bad_images)
@@ -144,6 +163,7 @@ def evaluate_model(
             "examples": len(faces),
             "skipped": [dataclasses.asdict(s) for s in opened.skipped],
             "bad_images": [dataclasses.asdict(s) for s in faces.bad],
+            "faces": found_in and found_in.to_json(),
         },
     }
     if features is not None:
@@ -159,6 +179,7 @@ def evaluate_model(
         output,
         seed,
         margin=crop_sensitivity.measure(loaded, faces.examples, seed),
+        capture=capture_sensitivity.measure(loaded, faces.examples, seed),
         masks=masks,
         thumbnails=shown,
     )
@@ -232,11 +253,31 @@ def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
             f"{workdir} is none; calibrate the workdir, then export it"
         )
     model = checkpoints.load_model(workdir)
-    batches = pipeline.evaluation_batches(faces, batch_size)
-    logits = logit_model(model).predict(batches, verbose=0)
-    found = temperatures.fit(model.tasks, logits, faces.examples.labels)
+    logits = _logits_for_calibration(logit_model(model), faces, batch_size)
+    labels = {name: np.tile(v, 2) for name, v in faces.examples.labels.items()}
+    found = temperatures.fit(model.tasks, logits, labels)
     folder, _ = checkpoints.newest(workdir)
     checkpoints.keep_temperatures(workdir, folder.name, found)
+
+
+def _logits_for_calibration(
+    network, faces: pipeline.Faces, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Logits of all faces as they are, and then of each under one change of capture.
+
+    Photographs are sharper, softer and noisier than faces that a network was trained
+    on. Intervals fitted to those alone are too narrow for the others.
+    """
+    batches = pipeline.evaluation_batches(faces, batch_size)
+    parts = [network.predict(batches, verbose=0)]
+    starts = range(0, len(faces), batch_size)
+    for start in tqdm(starts, desc="capture changes", unit="batch", disable=None):
+        images = [
+            capture_sensitivity.changed_in_turn(faces.examples, row, faces.image_size)
+            for row in range(start, min(start + batch_size, len(faces)))
+        ]
+        parts.append(network.predict_on_batch(np.stack(images)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
@@ -248,7 +289,8 @@ def summary(content: Mapping[str, Any], output: str | os.PathLike) -> str:
     # What is read first stands last, just above the prompt.
     files = sorted(content["files"], key=lambda name: name == report.REPORT_MD)
     paths = [str(Path(output) / name) for name in files]
-    return "\n".join([report_text.headline(content), "", *worst, "", *paths])
+    capture = report_text.capture_sentences(content)
+    return "\n".join([report_text.headline(content), "", *worst, *capture, "", *paths])
 
 
 def summaries(found: Mapping[str, Mapping[str, Any]], output: str | os.PathLike) -> str:
@@ -289,6 +331,7 @@ def write(
     output: Path,
     seed: int = 0,
     margin: Mapping[str, Any] | None = None,
+    capture: Mapping[str, Any] | None = None,
     masks: Mapping[str, np.ndarray] | None = None,
     thumbnails: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
@@ -300,6 +343,7 @@ def write(
         output: an existing folder.
         seed: that `find` was given.
         margin: from `crop_sensitivity.measure`; None where only answers are known.
+        capture: from `capture_sensitivity.measure`; None there, too.
         masks: from `subsets.find`.
         thumbnails: from `worst_examples.thumbnails`, for report.html alone.
 
@@ -310,6 +354,8 @@ def write(
         pictures = _draw(findings, folder)
         if margin and crop_plot.draw(margin, folder / _MARGIN_PICTURE):
             pictures["margin_sensitivity"] = _MARGIN_PICTURE
+        if capture and capture_plot.draw(capture, folder / _CAPTURE_PICTURE):
+            pictures["capture_sensitivity"] = _CAPTURE_PICTURE
         report.write_predictions(
             findings.tasks, findings.ids, findings.labels, findings.answers, folder
         )
@@ -334,6 +380,7 @@ def write(
             "parts": subsets.measure(findings, masks or {}, seed),
             "worst_examples": worst_examples.measure(findings),
             "margin_sensitivity": margin,
+            "capture_sensitivity": capture,
             "pictures": pictures,
             "versions": provenance.versions(),
             "files": sorted(

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from hydranet_tf.evaluation import capture_sensitivity
 from hydranet_tf.evaluation.markdown import code, picture, plain, table
 from hydranet_tf.evaluation.report import REPORT_JSON
 from hydranet_tf.evaluation.scores import MEANINGS, NO_LABELS
@@ -83,12 +84,14 @@ def markdown(report: Mapping[str, Any], faces: Mapping[str, str] | None = None) 
         "row are right, or all wrong, the interval has no width; that is the "
         "limit of the method, not certainty.",
         _intervals(report),
+        *capture_sentences(report),
         *_parts(report),
         *_groups(report),
         *(part for item in report["tasks"].items() for part in _task(report, *item)),
         *_worst_examples(report, faces or {}),
         *_calibration(report),
         *_margins(report),
+        *_capture(report),
         *_left_out(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -115,6 +118,7 @@ def _about(report) -> str:
         f"{data['examples']:,} examples, digest `{data['digest'][:16]}`",
         f"- Left out: {len(data['skipped']):,} by the source, "
         f"{len(data['bad_images']):,} whose images cannot be read",
+        *_search(data.get("faces")),
         "- Made "
         + report["created"]
         + " with "
@@ -128,10 +132,22 @@ def _about(report) -> str:
         values = ", ".join(f"{k} {v:.3g}" for k, v in model["temperatures"].items())
         lines.append(
             f"- Temperatures of the heads, fitted by --calibrate: {values} (above 1: "
-            "less sure than the network was). On the examples that they were fitted "
-            "on, calibration looks a little better than it is elsewhere"
+            "less sure than the network was), to examples as they are and changed as "
+            "cameras do it. On the examples that they were fitted on, calibration "
+            "looks a little better than it is elsewhere"
         )
     return "\n".join(lines)
+
+
+def _search(faces: Mapping[str, Any] | None) -> list[str]:
+    if not faces:
+        return []
+    missing = len(faces["without_face"])
+    return [
+        f"- Faces: the largest of each of {faces['pictures']:,} photographs, found and "
+        f"cropped first (--crop_faces). In {missing:,} none was found, which no score "
+        f"counts; {faces['with_several']:,} showed several"
+    ]
 
 
 def _intervals(report) -> str:
@@ -366,8 +382,66 @@ def _margins(report) -> list[str]:
     return [*parts, table(header, rows)]
 
 
+def capture_sentences(report: Mapping[str, Any]) -> list[str]:
+    """What a reader shall know first about sharpness, size, noise and compression."""
+    found = report.get("capture_sensitivity")
+    return capture_sensitivity.notable(found) if found else []
+
+
+def _capture(report) -> list[str]:
+    found = report.get("capture_sensitivity")
+    if not found:
+        return []
+    parts = [
+        "## How much the capture matters",
+        f"{found['faces']:,} of the faces, changed as cameras, lenses and codecs do it "
+        "before they are resized for the network. Pixels are of a face of "
+        f"{found['side']} pixels a side. `moved` is how far predictions moved on "
+        "average from those of the same faces as they are.",
+    ]
+    if report["pictures"].get("capture_sensitivity"):
+        name = report["pictures"]["capture_sensitivity"]
+        parts.append(picture("Predictions under each change", name))
+    columns = [
+        (name, task, key)
+        for name, task in found["tasks"].items()
+        for key in ("values", "bias", "moved", "coverage")
+        if key in task
+    ]
+    titles = {"bias": "bias", "moved": "moved", "coverage": "in the 80 % interval"}
+    header = ["change"] + [
+        f"{name} {titles.get(key, task['score'])}" for name, task, key in columns
+    ]
+    rows = []
+    for i, change in enumerate(found["changes"]):
+        cells = [
+            _signed(task[key][i], task["unit"])
+            if key in ("bias", "moved")
+            else show(
+                task["score"] if key == "values" else key,
+                task[key][i],
+                task["unit"],
+                key == "values",
+            )
+            for _, task, key in columns
+        ]
+        rows.append((f"{change['kind']} {change['amount']}".strip(), *cells))
+    return [*parts, table(header, rows)]
+
+
+def _signed(score: Mapping[str, Any], unit: str) -> str:
+    if not score["n"]:
+        return NO_LABELS
+    return f"{score['value']:+.2f} {unit}"
+
+
 def _left_out(report) -> list[str]:
-    rows = [*report["data"]["skipped"], *report["data"]["bad_images"]]
+    data = report["data"]
+    rows = [*data["skipped"], *data["bad_images"]]
+    rows += [
+        {"id": name, "reason": "no face was found"}
+        for name in (data.get("faces") or {}).get("without_face", ())
+    ]
     if not rows:
         return []
     shown = [

@@ -16,8 +16,8 @@ import synthetic
 from report_files import FILES, names_in, read_json, read_rows
 
 from hydranet_tf import checkpoints, config
-from hydranet_tf.data import pipeline, sources
-from hydranet_tf.evaluation import evaluate, findings, temperatures
+from hydranet_tf.data import decoding, pipeline, sources
+from hydranet_tf.evaluation import capture_changes, evaluate, findings, temperatures
 from hydranet_tf.exporting import export
 from hydranet_tf.inference import runtimes
 from hydranet_tf.tasks import AGE, BINARY, RACE, Task
@@ -58,7 +58,10 @@ def test_a_workdir_from_end_to_end(trained, tmp_path):
     finally:
         listed.write_text(good)
         (faces / bad).unlink()
-    assert names_in(tmp_path) == FILES | {"margin_sensitivity.png"}
+    assert names_in(tmp_path) == FILES | {
+        "margin_sensitivity.png",
+        "capture_sensitivity.png",
+    }
     assert content["data"]["examples"] == 12
     assert [row["id"] for row in content["data"]["bad_images"]] == [bad]
     assert content["data"]["bad_images"][0]["reason"]
@@ -136,7 +139,19 @@ def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
     names = [f"p_race_{name}" for name in RACE.classes]
     p = np.array([[float(row[name]) for name in names] for row in rows])
     labels = np.array([RACE.classes.index(row["race"]) for row in rows])
-    found = temperatures.fit([RACE], {"race": np.log(p)}, {"race": labels})
+    # The same faces again, each under the change whose turn it is; they have the
+    # network's size.
+    faces = trained / "faces"
+    opened = sources.open_source(faces, "validation", split_lists=faces / "splits")
+    changes = capture_changes.CHANGES
+    changed = [
+        changes[i % len(changes)].apply(decoding.decode(opened.read(i)), i)
+        for i in range(len(opened))
+    ]
+    assert [row["id"] for row in rows] == list(opened.ids)
+    q = runtimes.load(trained / "run").answers(np.stack(changed))["race"]
+    logs = np.log(np.concatenate([p, q]))
+    found = temperatures.fit([RACE], {"race": logs}, {"race": np.tile(labels, 2)})
     assert found["race"] == pytest.approx(kept["race"], rel=0.02)
     after = read_rows(tmp_path / "report")
     cooled = p ** (1 / kept["race"])

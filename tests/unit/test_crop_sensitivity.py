@@ -12,7 +12,7 @@ from sample_pictures import readable_runtime
 from small_network import encode
 
 from hydranet_tf.data import graph_decoding, sources
-from hydranet_tf.evaluation import crop_plot, crop_sensitivity
+from hydranet_tf.evaluation import crop_plot, crop_sensitivity, sensitivity
 from hydranet_tf.tasks import MISSING
 
 
@@ -88,7 +88,7 @@ def test_scores_of_each_factor_as_worked_out_by_hand():
 
 
 def test_a_large_set_is_sampled(monkeypatch):
-    monkeypatch.setattr(crop_sensitivity, "MOST_FACES", 7)
+    monkeypatch.setattr(sensitivity, "MOST_FACES", 7)
     files = [encode(np.full((30, 30, 3), 10 * i, np.uint8)) for i in range(20)]
     read = []
     examples = examples_of(files, range(20), [0] * 20)
@@ -153,4 +153,4 @@ def test_without_labels_there_is_no_picture(tmp_path):
 
 def test_the_factors_go_from_tight_to_wide():
     assert (crop_sensitivity.FACTORS[0], crop_sensitivity.FACTORS[-1]) == (0.7, 1.6)
-    assert 1.0 in crop_sensitivity.FACTORS and crop_sensitivity.MOST_FACES == 500
+    assert 1.0 in crop_sensitivity.FACTORS and sensitivity.MOST_FACES == 500
