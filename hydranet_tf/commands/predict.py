@@ -14,6 +14,7 @@ facts about a person.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -69,8 +70,17 @@ def main(paths: list[str]) -> int:
             batch_size=_BATCH_SIZE.value,
             runner=_RUNNER.value,
         )
-    except predict.ERRORS as error:
+        # File names may hold what the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
+        print(summary, flush=True)
+    except (*predict.ERRORS, OSError) as error:
+        # Or Python would fail once more at the end, with what it could not write.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise running.CommandError(error) from error
+    except ImportError:
+        # An extra that is not installed, of which `running` knows the name.
+        raise
     except KeyboardInterrupt:
         print(
             "stopped; what is written stays, and the same command goes on from there",
@@ -81,7 +91,4 @@ def main(paths: list[str]) -> int:
         # Python's own code, 1, would say that one picture is unreadable.
         traceback.print_exc()
         return FAILED
-    # File names may hold what the terminal cannot show.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    print(summary)
     return summary.exit_code

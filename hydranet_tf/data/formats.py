@@ -74,6 +74,10 @@ class PictureError(ValueError):
     """A picture that cannot be read; the message says why."""
 
 
+class TooLargeError(PictureError):
+    """A picture that declares more pixels than are decoded."""
+
+
 def kind(head: bytes) -> str | None:
     """What a file is, by how it begins.
 
@@ -137,8 +141,9 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
     Raises:
         PictureError: if a side is below `MIN_SIDE`, or there are too many pixels.
     """
-    if min(height, width) < MIN_SIDE or height * width > max_pixels:
-        raise PictureError(
+    is_large = height * width > max_pixels
+    if min(height, width) < MIN_SIDE or is_large:
+        raise (TooLargeError if is_large else PictureError)(
             f"expected an image with sides of at least {MIN_SIDE} pixels and at most "
             f"{max_pixels} pixels in all; height and width are [{height} {width}]"
         )

@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import re
+import threading
 import urllib.parse
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +25,9 @@ Picture = (
 
 # Telephones with 200 megapixels exist. As RGB such a picture takes 600 MB.
 MAX_PIXELS = 2**28
+# Held while one of more than `formats.MAX_PIXELS` is decoded: a few small files that
+# declare such sizes would fill the memory side by side.
+_LARGE = threading.Lock()
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _ARRAYS = (
@@ -53,7 +57,12 @@ def read(picture: Picture) -> Decoded:
         return Decoded(_from_array(picture), None)
     if isinstance(picture, Image.Image):
         return Decoded(_from_pillow(picture), None)
-    return decoding.decode_damaged(_encoded(picture), MAX_PIXELS)
+    encoded = _encoded(picture)
+    try:
+        return decoding.decode_damaged(encoded)
+    except formats.TooLargeError:
+        with _LARGE:
+            return decoding.decode_damaged(encoded, MAX_PIXELS)
 
 
 def refuse_url(path: str) -> None:

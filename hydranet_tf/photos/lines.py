@@ -32,10 +32,12 @@ class Lines:
     def __enter__(self) -> Lines:
         return self
 
-    def __exit__(self, *_) -> None:
-        if self.outcomes.faces:
-            self._print(_MEANING)
-        self._stream.flush()
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        # Nobody reads on where the stream broke.
+        if kind is None:
+            if self.outcomes.faces:
+                self._print(_MEANING)
+            self._stream.flush()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Prints all rows of one or several pictures."""

@@ -150,22 +150,23 @@ def predict(
     files = collected.files
     drawn = _targets(files, annotate, "--annotate")
     crops = _targets(files, save_crops, "--save_crops")
-    with _output(output, files, bom) as rows:
-        left = [file for file in files if name_of(file) not in rows.finished]
-        _warn_of_undrawn(set(files).difference(left), drawn, crops)
-        pictures = (
-            _Picture(file, _source(file), drawn.get(file), crops.get(file))
-            for file in left
-        )
-        batches = [
-            list(itertools.islice(pictures, batch_size))
-            for _ in range(0, len(left), batch_size)
-        ]
-        # A name of the package's own networks is the same everywhere.
-        if runner == RAY and model is not None and os.path.exists(model):
-            model = _absolute(model)
-        make = functools.partial(_Answering, model, detect)
-        try:
+    # A name of the package's own networks is the same everywhere.
+    if runner == RAY and model is not None and os.path.exists(model):
+        model = _absolute(model)
+    make = functools.partial(_Answering, model, detect)
+    written = _output(output, files, bom)
+    try:
+        with written as rows:
+            left = [file for file in files if name_of(file) not in rows.finished]
+            _warn_of_undrawn(set(files).difference(left), drawn, crops)
+            pictures = (
+                _Picture(file, _source(file), drawn.get(file), crops.get(file))
+                for file in left
+            )
+            batches = [
+                list(itertools.islice(pictures, batch_size))
+                for _ in range(0, len(left), batch_size)
+            ]
             with tqdm(
                 total=len(files), initial=len(files) - len(left),
                 desc="predicting", unit="img", disable=None,
@@ -173,20 +174,20 @@ def predict(
                 for answered in _results(make, batches, runner):
                     rows.add(answered)
                     bar.update(len({row["file"] for row in answered}))
-        except OSError as error:
-            place = error.filename or rows.path or "standard output"
-            raise PhotographsError(
-                f"cannot write to {place}: {error.strerror}. "
-                "What is written stays; the same command goes on from there"
-            ) from error
+    except OSError as error:
+        place = error.filename or written.path or "standard output"
+        raise PhotographsError(
+            f"cannot write to {place}: {error.strerror}. "
+            "What is written stays; the same command goes on from there"
+        ) from error
     notes = []
     if collected.left_out:
         notes.append(collected.describe_left_out())
     if collected.closed:
         notes.append(collected.describe_closed())
-    outcomes = rows.outcomes
+    outcomes = written.outcomes
     return Summary(
-        dict(outcomes.statuses), outcomes.faces, rows.path, outcomes.partial,
+        dict(outcomes.statuses), outcomes.faces, written.path, outcomes.partial,
         len(collected.closed), tuple(notes),
     )  # fmt: skip
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import synthetic
 import tensorflow as tf
@@ -19,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hydranet_tf.data import file_names, graph_decoding
+from hydranet_tf.data import file_names, formats, graph_decoding, reading
+from hydranet_tf.data.formats import PictureError
 from hydranet_tf.data.sources import ALL, open_source
 from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import TASKS, LabelError
@@ -243,3 +246,33 @@ def test_odd_cells_are_refused(faces, column, cell):
     table.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
     with pytest.raises(SourceError, match="1 rows need a correction"):
         open_source(table, ALL)
+
+
+def other_pictures():
+    """Small ones in the formats that Pillow reads, and what simplejpeg leaves to it."""
+    image = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint8).reshape(30, 40, 3))
+    found = []
+    for form in ("WEBP", "AVIF", "BMP", "TIFF", "GIF", "JPEG", "PNG"):
+        for one in (image, image.convert("L")):
+            buffer = io.BytesIO()
+            one.save(buffer, form)
+            found.append(buffer.getvalue())
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer)
+    return [*found, buffer.getvalue()]
+
+
+@settings(max_examples=800)
+@given(data=broken(other_pictures()))
+def test_broken_pictures_of_all_formats_are_read_or_refused(data):
+    with warnings.catch_warnings():
+        # Pillow's about damage: here they are no errors, as for users.
+        warnings.simplefilter("ignore")
+        try:
+            image, damage = reading.read(data)
+        except PictureError as error:
+            assert str(error)
+        else:
+            assert image.dtype == np.uint8 and image.shape[2] == 3
+            assert min(image.shape[:2]) >= formats.MIN_SIDE
+            assert damage is None or damage

@@ -608,6 +608,13 @@ def test_exit_codes_of_every_way_out(phone, tmp_path):
     )
     assert done.returncode == 120 and "cannot write" in done.stderr
     assert run(f"--model={phone}", "bad.jpg", cwd=tmp_path).returncode == 1
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / "predict.py", f"--model={phone}", "bad.jpg"],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 120 and "Traceback" not in done.stderr
+    assert "cannot write to standard output: No space left" in done.stderr
     # What nobody thought of is no number of pictures either.
     script = (
         "import sys; from hydranet_tf.photos import predict\n"

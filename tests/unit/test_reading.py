@@ -6,7 +6,9 @@ import base64
 import io
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pillow_heif
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps
 from sample_pictures import astronaut
 
-from hydranet_tf.data import formats, reading
+from hydranet_tf.data import decoding, formats, reading
 from hydranet_tf.data.formats import PictureError
 
 FORMATS = {
@@ -316,3 +318,24 @@ def test_large_pictures_are_turned_fast():
     start = time.process_time()
     assert pixels(data).shape == (6000, 4000, 3)
     assert time.process_time() - start < 1.5
+
+
+def test_large_pictures_are_read_one_after_the_other(monkeypatch):
+    real, most, now, lock = decoding.decode_damaged, [], set(), threading.Lock()
+
+    def decode(encoded, max_pixels=1000):
+        if max_pixels == 1000:
+            return real(encoded, max_pixels)
+        with lock:
+            now.add(threading.get_ident())
+            most.append(len(now))
+        time.sleep(0.01)
+        with lock:
+            now.discard(threading.get_ident())
+        return real(encoded, max_pixels)
+
+    monkeypatch.setattr(decoding, "decode_damaged", decode)
+    data = encoded(picture((40, 30)), "PNG")
+    with ThreadPoolExecutor(4) as pool:
+        shapes = [found.image.shape for found in pool.map(reading.read, [data] * 8)]
+    assert shapes == [(30, 40, 3)] * 8 and most == [1] * 8
