@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from hydranet_tf.data import crops, decoding, detection, sources
+from hydranet_tf.data import crops, decoding, detection, sources, yunet
 from hydranet_tf.evaluation import scores
 from hydranet_tf.inference import predictor
 
@@ -61,7 +61,7 @@ def measured(examples, rows):
         chip = decoded(examples, row)
         picture, border = bordered(chip)
         side = len(chip)
-        found = detection.find_faces(picture)
+        found = yunet.find_faces(picture)
         # Two faces in a chip, and one cannot say which was aligned.
         if len(found) == 1:
             points.append((np.array(found[0].landmarks) - border) / side)

@@ -31,6 +31,13 @@ def crowd(columns: int = 6, rows: int = 5, step: int = 120) -> Image.Image:
     return picture
 
 
+def background(width: int, height: int) -> Image.Image:
+    """A cup of coffee, by Rachel Michetti, CC0; from scikit-image's wheel."""
+    package = Path(skimage.__file__).parent
+    picture = Image.open(package / "data" / "coffee.png").convert("RGB")
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
 def readable_runtime() -> runtimes.Runtime:
     """Answers that can be worked out from the pixels by hand.
 

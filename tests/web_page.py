@@ -14,7 +14,7 @@ from released import LITERT
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
 
-from hydranet_tf.data import crops, detection
+from hydranet_tf.data import crops, yunet
 from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
@@ -94,7 +94,7 @@ def write_pictures(folder: Path) -> None:
     """A photograph, and drawn pictures of every kind; no face is in those."""
     astronaut().save(folder / "astronaut.png")
     pixels = np.asarray(astronaut())
-    (face,) = detection.find_faces(pixels)
+    (face,) = yunet.find_faces(pixels)
     chip = crops.cut(pixels, crops.locate(face), 200)
     Image.fromarray(chip).save(folder / "chip.png")
     crowd(3, 2, 240).save(folder / "crowd.png")

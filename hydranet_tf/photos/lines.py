@@ -55,7 +55,7 @@ class Lines:
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """`party.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118`.
+    """`a.jpg: 31 years, female 97 %, white 88 %; at 12, 40 to 90, 118, score 0.94`.
 
     Args:
         row: as `rows.row` makes it.
@@ -77,7 +77,9 @@ def line(row: Mapping[str, Any]) -> str:
     if row["left"] is None:
         return f"{name}: {answers}"
     left, top, right, bottom = (row[k] for k in ("left", "top", "right", "bottom"))
-    return f"{name}: {answers}; at {left}, {top} to {right}, {bottom}"
+    text = f"{name}: {answers}; at {left}, {top} to {right}, {bottom}"
+    score = row["detection_score"]
+    return text if score is None else f"{text}, score {score:.2f}"
 
 
 def _answer(task: Task, row: Mapping[str, Any]) -> str:

@@ -23,8 +23,8 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
-from hydranet_tf.data import reading
-from hydranet_tf.data.detection import DetectionError
+from hydranet_tf.data import reading, yunet
+from hydranet_tf.data.detection import DetectionError, Detector
 from hydranet_tf.inference import runtimes
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
 from hydranet_tf.inference.table import (
@@ -112,7 +112,7 @@ def predict(
     model: Predictor | str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     *,
-    detect: bool = True,
+    detector: Detector | None = yunet.find_faces,
     annotate: str | os.PathLike | None = None,
     save_crops: str | os.PathLike | None = None,
     bom: bool = False,
@@ -127,8 +127,8 @@ def predict(
         output: a .csv or .jsonl file. Pictures that it has whole rows of are
             skipped, so a run that was broken off goes on; those that could not be read
             are tried again. None prints a line a face.
-        detect: with a path: whether to search faces, or take pictures as they
-            are.
+        detector: with a path: what finds the faces, for example a
+            `yunet.FaceFinder` with other settings. None takes pictures as they are.
         annotate: folder for pictures with boxes and answers; of pictures that are
             answered now.
         save_crops: folder for the faces as the network sees them, of the same pictures:
@@ -153,7 +153,7 @@ def predict(
     # A name of the package's own networks is the same everywhere.
     if runner == RAY and model is not None and os.path.exists(model):
         model = _absolute(model)
-    make = functools.partial(_Answering, model, detect)
+    make = functools.partial(_Answering, model, detector)
     written = _output(output, files, bom)
     try:
         with written as rows:
@@ -238,9 +238,11 @@ def _source(file: str) -> str | bytes:
 class _Answering:
     """Answers batches; made once in every process that answers."""
 
-    def __init__(self, model: Predictor | str | os.PathLike | None, detect: bool):
+    def __init__(
+        self, model: Predictor | str | os.PathLike | None, detector: Detector | None
+    ):
         if not isinstance(model, Predictor):
-            model = Predictor(model) if detect else Predictor(model, None)
+            model = Predictor(model, detector)
         self._model = model
 
     def __call__(self, batch: Sequence[_Picture]) -> list[dict[str, Any]]:

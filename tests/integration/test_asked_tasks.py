@@ -65,7 +65,7 @@ def ages(tmp_path_factory):
     )  # fmt: skip
     predict.predict(
         [str(folder / "0.jpg")], folder / "out" / "hydranet.tflite",
-        folder / "rows.csv", detect=False,
+        folder / "rows.csv", detector=None,
     )  # fmt: skip
     return folder
 
@@ -89,7 +89,7 @@ def test_what_is_not_asked_is_nowhere(ages, capsys):
     assert face["status"] == "ok" and float(face["age"]) > 0
     assert {face["gender"], face["race"]} == {""}
     predict.predict(
-        [str(ages / "0.jpg")], ages / "out" / "hydranet.tflite", detect=False
+        [str(ages / "0.jpg")], ages / "out" / "hydranet.tflite", detector=None
     )
     line = capsys.readouterr().out.splitlines()[0]
     assert re.fullmatch(r".*0\.jpg: \d+ years \(\d+ to \d+\)", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -94,7 +95,7 @@ def test_a_row_a_face(folder, tmp_path):
     face, bad, sky = (by_name[n] for n in ("a.png", "bad.jpg", "sky.JPG"))
     assert face["status"] == "ok" and face["face"] == "0"
     assert int(face["left"]) < int(face["right"]) < 340
-    assert 0.9 < float(face["detection_score"]) <= 1
+    assert 0.87 < float(face["detection_score"]) <= 1
     assert "." in face["age"] and face["age_low"] == face["age_high"] == ""
     shares = {n: float(face[f"p_{n}"]) for n in ("male", "female")}
     assert face["gender"] == max(shares, key=shares.get)
@@ -321,7 +322,10 @@ def test_the_words_in_a_drawn_picture():
         (0, 0, 9, 9), 0.9, {"age": 34.21, "gender": "female", "race": "asian"},
         {"gender": {"male": 0.07, "female": 0.93}, "race": {"asian": 0.5}},
     )  # fmt: skip
-    assert annotation.lines(face) == ["34.2 years", "female 93 %", "asian 50 %"]
+    answers = ["34.2 years", "female 93 %", "asian 50 %"]
+    assert annotation.lines(face) == [*answers, "score 0.90"]
+    unsaid = dataclasses.replace(face, detection_score=None)
+    assert annotation.lines(unsaid) == answers
     assert annotation.lines(Face(None, None)) == []
 
 
@@ -542,15 +546,18 @@ def test_lines_for_a_reader():
     values = {
         "age": 31.4, "age_low": 23.6, "age_high": 39.2, "gender": "female",
         "race": "white", "p_female": 0.966, "p_white": 0.881,
-        "left": 12, "top": 40, "right": 90, "bottom": 118,
+        "left": 12, "top": 40, "right": 90, "bottom": 118, "detection_score": 0.936,
     }  # fmt: skip
     stream = io.StringIO()
     with lines.Lines(stream) as written:
         whole = rows.row("a b.jpg", "ok", face=0, **values)
-        written.add([whole, {**whole, "left": None, "age_low": None}])
+        unscored = {**whole, "detection_score": None}
+        written.add([whole, unscored, {**whole, "left": None, "age_low": None}])
         written.add([rows.row("sky.png", "no_face")])
         written.add([rows.row("\x1b[2J\udcff.png", "unreadable: no JPEG")])
     assert stream.getvalue().splitlines() == [
+        "a b.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118, "
+        "score 0.94",
         "a b.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118",
         "a b.jpg: 31 years, female 97 %, white 88 %",
         "sky.png: no face found",
@@ -558,7 +565,7 @@ def test_lines_for_a_reader():
         "These estimate what annotators saw in pictures. They are no facts.",
     ]
     assert written.outcomes.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
-    assert written.outcomes.faces == 2
+    assert written.outcomes.faces == 3
 
 
 def test_printed_lines_say_what_the_rows_say(folder, tmp_path, capsys):

@@ -103,7 +103,7 @@ def test_one_of_two_workers_is_killed_and_no_row_is_lost_or_doubled(model, tmp_p
         (album / f"{i:02}.jpg").write_bytes(data)
     (album / "14.jpg").write_bytes(b"no picture")
     predict.predict(
-        [str(album)], model, tmp_path / "local.csv", detect=False, batch_size=3
+        [str(album)], model, tmp_path / "local.csv", detector=None, batch_size=3
     )
     expected = (tmp_path / "local.csv").read_bytes()
     assert expected.count(b"\n") == 17
@@ -253,14 +253,14 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch, model, tmp_pa
     with pytest.raises(predict.ERRORS, match=r"pip install '\.\[ray\]'"):
         predict.predict(
             [str(tmp_path / "a.jpg")], model, tmp_path / "rows.csv",
-            detect=False, runner=predict.RAY,
+            detector=None, runner=predict.RAY,
         )  # fmt: skip
 
 
 FIRST_ANSWER = """
 import sys
 from hydranet_tf.photos import predict
-predict.predict(sys.argv[2:], sys.argv[1], "rows.csv", detect=False)
+predict.predict(sys.argv[2:], sys.argv[1], "rows.csv", detector=None)
 print(sorted({"tensorflow", "keras", "ray", "matplotlib"} & set(sys.modules)))
 """
 

@@ -17,7 +17,7 @@ from sample_pictures import astronaut
 from source_files import write_lists
 from web_page import WEB, install, node, write_broken_models, write_model
 
-from hydranet_tf.data import crops, detection, graph_decoding
+from hydranet_tf.data import crops, detection, graph_decoding, yunet
 from hydranet_tf.inference import litert_metadata
 
 pytestmark = pytest.mark.web
@@ -197,7 +197,7 @@ def test_neighbours_are_one_face(answers):
 def test_the_detector_can_be_measured_anew(packages, tmp_path):
     """Faces that are cut to the contract are found where they are."""
     pixels = np.asarray(astronaut())
-    (face,) = detection.find_faces(pixels)
+    (face,) = yunet.find_faces(pixels)
     chip = crops.cut(pixels, crops.locate(face), 200)
     names = ["41_1_0_1.png", "41_1_0_2.png"]
     for name in names:
