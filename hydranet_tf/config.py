@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ AUTO, ONE_DEVICE, MIRRORED, MULTI_WORKER, TPU = STRATEGIES = (
     "auto", "one_device", "mirrored", "multi_worker", "tpu",
 )  # fmt: skip
 
+# Settings that a network has, and `start_from` brings.
+INHERITED = ("backbone", "width", "image_size", "tasks", "age_head", "mirrored")
+
 # Settings that say where things lie or how far to go; a run that is resumed
 # may change them. Everything else makes another run. What data and teacher say is
 # held by the digest of the faces.
 MAY_CHANGE = frozenset(
-    ("data", "data_dir", "split_lists", "cache", "max_bad_images", "teacher", "epochs",
-     "patience", "checkpoint_minutes", "strategy")
+    ("data", "data_dir", "split_lists", "columns", "classes", "cache",
+     "max_bad_images", "teacher", "epochs", "patience", "checkpoint_minutes",
+     "strategy")
 )  # fmt: skip
 
 
@@ -63,6 +68,16 @@ class TrainingConfig:
         "line, for data that is a folder of files; for several sources one for each, "
         "joined by commas, blank where a source has none.",
     )
+    columns: str = _setting(
+        "",
+        "What a table calls ours: path=file,age=age_range; names that are usual need "
+        "none.",
+    )
+    classes: str = _setting(
+        "",
+        "What a table's words for classes mean: race:East Asian=asian,Unknown=; a "
+        "blank is a missing label.",
+    )
     data_weights: str = _setting(
         "",
         "How much of each epoch each of several sources is, in their order, for "
@@ -85,9 +100,10 @@ class TrainingConfig:
     start_from: str = _setting(
         "",
         "Where the whole network starts: a preset, or the workdir of another run "
-        "(its best checkpoint, and its learned loss weights), with the same "
-        "backbone. Heads that answer something else start at random. The image "
-        "size may differ: small faces first, large ones at the end.",
+        "(its best checkpoint, and its learned loss weights). It brings "
+        f"{', '.join(INHERITED)} where these flags are not given. Heads that answer "
+        "something else start at random. The image size may differ: small faces first, "
+        "large ones at the end.",
     )
     width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
     image_size: int = _setting(200, "Side of the images in pixels.")
@@ -134,7 +150,16 @@ class TrainingConfig:
         "Learning rate of the learned loss weights, in multiples of the network's.",
     )
     epochs: int = _setting(30, "Passes over the training part.")
-    batch_size: int = _setting(32, "Examples in a batch, over all devices.")
+    batch_size: int = _setting(
+        0,
+        "Examples in a batch, over all devices; 0 takes 32, or of fewer than 256 faces "
+        "an eighth of them, at least 8.",
+    )
+    freeze: str = _setting(
+        "",
+        "What stays as it starts: backbone, or a fraction of its layers from the image "
+        "on, for example 0.7; empty for nothing.",
+    )
     optimizer: str = _setting("adam", "The optimiser.", OPTIMIZERS)
     learning_rate: float = _setting(3e-4, "Its (highest) learning rate.")
     weight_decay: float = _setting(
@@ -205,13 +230,12 @@ class TrainingConfig:
                     f"are {', '.join(choices)}"
                 )
         positive = (
-            "image_size", "epochs", "batch_size", "learning_rate",
-            "accumulate_steps",
+            "image_size", "epochs", "learning_rate", "accumulate_steps",
         )  # fmt: skip
         for name in positive:
             _require(self, name, getattr(self, name) > 0, "above 0")
         at_least_zero = (
-            "max_bad_images", "width", "weight_decay", "warmup_epochs",
+            "batch_size", "max_bad_images", "width", "weight_decay", "warmup_epochs",
             "patience", "seed", "checkpoint_minutes", "gradient_clip_norm",
             "loss_weights_rate",
         )  # fmt: skip
@@ -247,8 +271,14 @@ class TrainingConfig:
             not (self.start_from and self.backbone_weights),
             "empty where --backbone_weights is given: both would set the backbone",
         )
+        _require(self, "freeze", _is_part(self.freeze), "backbone, or from 0 to 1")
         self.asked_tasks()
         self.fixed_loss_weights()
+
+    def places(self) -> dict[str, str | None]:
+        """What `sources.open_source` takes beside the data and the split."""
+        names = ("data_dir", "split_lists", "columns", "classes")
+        return {name: getattr(self, name) or None for name in names}
 
     def asked_tasks(self) -> tuple[Task, ...]:
         """What the network predicts, with the head that `age_head` says."""
@@ -341,6 +371,13 @@ def _without_folders(value: Any) -> Any:
     )
 
 
+def _is_part(text: str) -> bool:
+    try:
+        return text in ("", "backbone") or 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
 def _require(config, name: str, holds: bool, expected: str) -> None:
     if not holds:
         raise ConfigError(f"--{name} must be {expected}; got {getattr(config, name)}")
@@ -362,15 +399,23 @@ def define_flags() -> None:
             define[field.type](field.name, field.default, text)
 
 
-def from_flags(values: flags.FlagValues) -> TrainingConfig:
+def from_flags(
+    values: flags.FlagValues, inherited: Mapping[str, Any] | None = None
+) -> TrainingConfig:
     """Reads the flags that `define_flags` defined.
+
+    Args:
+        values: the flags.
+        inherited: what counts where a flag was not given, see `INHERITED`.
 
     Raises:
         ConfigError: on a value that does not make sense.
     """
-    return TrainingConfig(
-        **{
-            field.name: values[field.name].value
-            for field in dataclasses.fields(TrainingConfig)
-        }
-    )
+    settings = {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(TrainingConfig)
+    }
+    for name, value in (inherited or {}).items():
+        if not values[name].present:
+            settings[name] = value
+    return TrainingConfig(**settings)

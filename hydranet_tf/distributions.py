@@ -31,6 +31,12 @@ INTERVAL = 0.8
 # anything that counts.
 _SMALLEST = 1e-9
 
+# Ends of ranges are sums of floats.
+_ROUNDING = 1e-3
+
+# The logarithm of what is left out of a sum of probabilities.
+_NEVER = -1e9
+
 # Keeps logarithms finite; float32 still holds it.
 _SMALLEST_SHARE = 1e-30
 
@@ -77,37 +83,54 @@ def divergences(expected, logs):
     return ops.sum(own - expected * logs, axis=-1)
 
 
-def example_losses(task: Task, labels, logits):
+def example_losses(task: Task, labels, logits, half_widths=None):
     """Loss of each example: `|mean - label| + SHAPE * KL(bell || distribution)`.
 
     The divergence and not the cross-entropy, which a sure and right network could not
     bring to 0: learned weights take what is left of a loss for its noise.
 
+    A range says nothing of where in it the value lies, so no bell stands for it:
+    `distance of the mean from the range - SHAPE * log(probability inside)`. Bin k
+    holds the interval from k - 1/2 to k + 1/2, and counts where it meets the range.
+
     Args:
         task: see `targets`.
-        labels: see `targets`.
+        labels: see `targets`; of a range its middle.
         logits: `[batch, bins]`.
+        half_widths: `[batch]` half the width of a range, 0 for an exact label; None
+            where all are exact.
 
     Returns:
         float32 `[batch]` in the task's unit, 0 or more.
     """
     logs = ops.log_softmax(ops.cast(logits, "float32"))
+    labels = ops.cast(labels, "float32")
     divergence = divergences(targets(task, labels), logs)
     mean = ops.sum(ops.exp(logs) * bins(task), axis=-1)
-    return ops.abs(mean - ops.cast(labels, "float32")) + SHAPE * divergence
+    distance = ops.abs(mean - labels)
+    exact = distance + SHAPE * divergence
+    if half_widths is None:
+        return exact
+    half_widths = ops.cast(half_widths, "float32")
+    away = ops.abs(bins(task) - ops.expand_dims(labels, -1))
+    inside = away < ops.expand_dims(half_widths, -1) + 0.5 + _ROUNDING
+    log_inside = ops.logsumexp(ops.where(inside, logs, _NEVER), axis=-1)
+    ranged = ops.maximum(distance - half_widths, 0.0) - SHAPE * log_inside
+    return ops.where(half_widths > 0, ranged, exact)
 
 
-def constant_loss(task: Task, labels) -> float:
+def constant_loss(task: Task, labels, half_widths=None) -> float:
     """Mean of `example_losses` for the mean of all bells, whatever the face.
 
     Args:
         task: see `targets`.
         labels: numpy `[n]` in the task's unit, n >= 1, none missing.
+        half_widths: numpy `[n]`, see `example_losses`.
     """
     bells = ops.convert_to_numpy(targets(task, labels))
     logits = np.log(np.maximum(bells.mean(0, keepdims=True), _SMALLEST_SHARE))
     logits = np.repeat(logits, len(bells), axis=0)
-    return float(ops.mean(example_losses(task, labels, logits)))
+    return float(ops.mean(example_losses(task, labels, logits, half_widths)))
 
 
 def quantile(task: Task, probabilities, level: float):

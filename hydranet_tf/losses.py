@@ -44,7 +44,7 @@ def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
     Args:
         tasks: what is asked.
         labels: by task name, `[batch]` or `[batch, 1]`; soft labels by
-            `task.soft_name`.
+            `task.soft_name`, half the widths of ranges by `task.half_width_name`.
 
     Returns:
         The same, each label `[batch]`.
@@ -57,7 +57,8 @@ def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
     expected = f"a dict of labels by task name ({', '.join(names)})"
     if not isinstance(labels, Mapping):
         raise ValueError(f"expected {expected}; got {type(labels).__name__}")
-    unknown = sorted({*labels} - {*names} - {task.soft_name for task in tasks})
+    beside = {name for task in tasks for name in (task.soft_name, task.half_width_name)}
+    unknown = sorted({*labels} - {*names} - beside)
     if unknown:
         raise ValueError(f"expected {expected}; got {', '.join(unknown)}, too")
     found = dict(labels)
@@ -72,6 +73,28 @@ def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
             dtype = "float32" if task.is_regression else "int32"
             found[task.name] = ops.full(ops.shape(first), MISSING, dtype=dtype)
     return found
+
+
+def nearest_labels(task: Task, labels, half_widths, logits):
+    """Labels whose distance from an answer is that of the answer from a range.
+
+    Args:
+        task: a regression.
+        labels: `[batch]`, middles of ranges where these have a width.
+        half_widths: `[batch]`, 0 for an exact label.
+        logits: see `example_losses`.
+
+    Returns:
+        float32 `[batch]`: the answer where it lies in the range, else the nearer end;
+        a missing label stays missing.
+    """
+    answers = ops.cast(logits, "float32")
+    if task.is_distribution:
+        answers = distributions.median(task, answers)
+    labels = ops.cast(labels, "float32")
+    half_widths = ops.cast(half_widths, "float32")
+    nearest = ops.clip(answers, labels - half_widths, labels + half_widths)
+    return ops.where(label_mask(labels) > 0, nearest, labels)
 
 
 def weights_by_task(tasks: Sequence[Task], sample_weight) -> dict | None:
@@ -147,7 +170,7 @@ def _one_each(name: str, values, what: str):
     return values
 
 
-def example_losses(task: Task, labels, logits, soft_labels=None):
+def example_losses(task: Task, labels, logits, soft_labels=None, half_widths=None):
     """Loss of each example of one task; meaningless where the label misses.
 
     Args:
@@ -157,6 +180,9 @@ def example_losses(task: Task, labels, logits, soft_labels=None):
             years; `[batch, 1]` logit of class 1; or `[batch, classes]`.
         soft_labels: stand for the labels: probabilities `[batch, classes]` of a
             task with classes, `[batch]` years.
+        half_widths: `[batch]` of a regression's labels that are ranges, 0 where one
+            is exact. A value loses its distance from the range, a distribution what
+            `distributions.example_losses` says. Soft labels are exact.
 
     Returns:
         float32 `[batch]`: the task's unit (years), or nats.
@@ -165,13 +191,15 @@ def example_losses(task: Task, labels, logits, soft_labels=None):
     if soft_labels is not None:
         if task.classes:
             return _divergences(task, soft_labels, logits)
-        labels = soft_labels
+        labels, half_widths = soft_labels, None
     # MISSING is no class index: without this, the gather below would be asked
     # for entry -1 and the masked row could hold anything.
     present = present_or_zero(labels)
     if task.is_distribution:
-        return distributions.example_losses(task, present, logits)
+        return distributions.example_losses(task, present, logits, half_widths)
     if task.kind == REGRESSION:
+        if half_widths is not None:
+            present = nearest_labels(task, present, half_widths, logits)
         return ops.abs(ops.cast(present, "float32") - logits)
     if task.kind == BINARY:
         target = ops.cast(present, "float32")
@@ -226,22 +254,23 @@ def task_losses(
     for task in tasks:
         own, soft = labels[task.name], labels.get(task.soft_name)
         own_weights = _label_weights(task, own, sample_weights, class_weights)
-        faces = [(own, soft, own_weights, 1.0)]
+        widths = labels.get(task.half_width_name)
+        faces = [(own, soft, widths, own_weights, 1.0)]
         if largest_share:
             share = mixup.shares(ops.shape(own)[0], largest_share)
             other = [
                 None if values is None else mixup.partners(values)
-                for values in (own, soft, own_weights)
+                for values in (own, soft, widths, own_weights)
             ]
-            faces = [(own, soft, own_weights, 1.0 - share), (*other, share)]
+            faces = [(own, soft, widths, own_weights, 1.0 - share), (*other, share)]
         total = weight = count = 0.0
-        for hard, soft, of_label, share in faces:
+        for hard, soft, widths, of_label, share in faces:
             mask = label_mask(hard)
             counted = share * mask
             weighted = counted if of_label is None else counted * of_label
             count += ops.sum(counted)
             weight += ops.sum(weighted)
-            found = example_losses(task, hard, logits[task.name], soft)
+            found = example_losses(task, hard, logits[task.name], soft, widths)
             # `where` and not a product: a masked row's loss may be infinite.
             total += ops.sum(weighted * ops.where(mask > 0, found, 0.0))
         sums.append(total)
@@ -276,11 +305,13 @@ def any_present(labels) -> bool:
     return bool(((labels != MISSING) & (labels == labels)).any())
 
 
-def constant_answer_loss(task: Task, labels) -> float:
+def constant_answer_loss(task: Task, labels, half_widths=None) -> float:
     """What the best constant answer would lose on these labels.
 
     Args:
         labels: numpy `[n]`; `MISSING` and NaN are left out.
+        half_widths: numpy `[n]`, see `example_losses`; the answer is that which is
+            best for the middles of ranges.
 
     Returns:
         Mean distance from the median (years), for a distribution that of the
@@ -291,13 +322,17 @@ def constant_answer_loss(task: Task, labels) -> float:
     import numpy as np
 
     labels = np.asarray(labels)
-    labels = labels[(labels != MISSING) & ~np.isnan(labels)]
+    kept = (labels != MISSING) & ~np.isnan(labels)
+    labels = labels[kept]
     if len(np.unique(labels)) < 2:
         return 1.0
+    widths = np.zeros(len(labels)) if half_widths is None else half_widths[kept]
     if task.is_distribution:
-        return distributions.constant_loss(task, labels)
+        return distributions.constant_loss(task, labels, widths)
     if task.is_regression:
-        return float(np.mean(np.abs(labels - np.median(labels))))
+        distances = np.maximum(np.abs(labels - np.median(labels)) - widths, 0)
+        # 0 where every range holds the same value.
+        return float(np.mean(distances)) or 1.0
     share = np.bincount(labels.astype(int)) / labels.size
     share = share[share > 0]
     return float(-np.sum(share * np.log(share)))
@@ -317,7 +352,10 @@ def learned_weights(
     """
     if labels is None:
         labels = {task.name: _expected_labels(task) for task in tasks}
-    constant = [constant_answer_loss(task, labels[task.name]) for task in tasks]
+    constant = [
+        constant_answer_loss(task, labels[task.name], labels.get(task.half_width_name))
+        for task in tasks
+    ]
     return UncertaintyWeights([task.kind for task in tasks], constant, rate)
 
 

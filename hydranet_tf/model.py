@@ -174,7 +174,7 @@ class HydraNet(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Keras' own, for labels of which some keys may be missing."""
         y = losses.completed_labels(self.tasks, y)
-        y = {task.name: y[task.name] for task in self.tasks}
+        y = {task.name: _scored(task, y, y_pred) for task in self.tasks}
         weights = losses.weights_by_task(self.tasks, sample_weight)
         if weights is not None:
             weights = {n: weights.get(n, ops.ones(ops.shape(y[n]))) for n in y}
@@ -350,6 +350,14 @@ def _layers_by_path(model: keras.Model, prefix: str = "") -> Iterator[tuple]:
             yield from _layers_by_path(layer, f"{path}/")
         else:
             yield f"{path}/{layer.name}", layer
+
+
+def _scored(task: Task, labels: Mapping, logits: Mapping):
+    """Labels as metrics compare them with answers: of a range the nearest value."""
+    widths = labels.get(task.half_width_name)
+    if widths is None:
+        return labels[task.name]
+    return losses.nearest_labels(task, labels[task.name], widths, logits[task.name])
 
 
 def _by_path(network: keras.Model) -> dict[str, keras.Variable]:

@@ -88,6 +88,11 @@ class Task:
         return f"{self.name}_soft_labels"
 
     @property
+    def half_width_name(self) -> str:
+        """Where a batch keeps half the widths of ranges, whose middles are labels."""
+        return f"{self.name}_half_width"
+
+    @property
     def probability_columns(self) -> tuple[str, ...]:
         """Names of its classes' probabilities in tables, in the order of `classes`."""
         return tuple(f"p_{self.name}_{name}" for name in self.classes)

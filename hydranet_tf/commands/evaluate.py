@@ -28,6 +28,8 @@ flags.DEFINE_enum(
 # What evaluation.evaluate_sources takes by the same names.
 flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
+flags.DEFINE_string("columns", None, "Names of a table's columns, as in train.py.")
+flags.DEFINE_string("classes", None, "Names of its classes, as in train.py.")
 flags.DEFINE_integer("batch_size", 64, "Images at once.", lower_bound=1)
 flags.DEFINE_integer(
     "max_bad_images", 10, "Unreadable images to leave out and list.", lower_bound=0
@@ -36,8 +38,9 @@ flags.DEFINE_bool("calibrate", False, "First fit temperatures, into the workdir.
 flags.DEFINE_bool("crop_faces", False, "Photographs: find and crop their faces first.")
 flags.DEFINE_bool("show_faces", False, "Show faces in report.html and the projector.")
 flags.DEFINE_string("projector", None, "Folder for TensorBoard: features of faces.")
-OPTIONS = ("data_dir", "split_lists", "batch_size", "max_bad_images", "calibrate",
-           "crop_faces", "show_faces", "projector")  # fmt: skip
+OPTIONS = ("data_dir", "split_lists", "columns", "classes", "batch_size",
+           "max_bad_images", "calibrate", "crop_faces", "show_faces",
+           "projector")  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:

@@ -31,6 +31,8 @@ _DATA = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string("split", "validation", "Part of the data to check on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
+_COLUMNS = flags.DEFINE_string("columns", None, "Names of a table's columns.")
+_CLASSES = flags.DEFINE_string("classes", None, "Names of its classes.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace .tflite files and preset.")
 _REPORT = flags.DEFINE_string("report", None, "evaluate.py's folder, for the card.")
 
@@ -45,7 +47,8 @@ def main(arguments: list[str]) -> None:
     from hydranet_tf.exporting import export
 
     request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
-    others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _REPORT)
+    others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _COLUMNS, _CLASSES,
+              _REPORT)  # fmt: skip
     try:
         done = export.export_run(
             *(_WORKDIR.value, _OUTPUT.value, export.Request(*request)),

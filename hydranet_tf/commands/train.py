@@ -26,8 +26,12 @@ config.define_flags()
 # Or --help would name the flags of this file alone.
 flags.adopt_module_key_flags(config)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: new, or to be resumed.", required=True
+    "workdir", None, "Folder of the run: new, or to be resumed."
 )
+_FOLDS = flags.DEFINE_integer(
+    "folds", 0, "Cross-validate on the parts train and validation by this many runs."
+)
+_CHECK = flags.DEFINE_bool("check", False, "Print what --data holds, train nothing.")
 
 
 def main(arguments: list[str]) -> int:
@@ -36,15 +40,35 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
     # TFDS and TensorFlow report every file they open.
     logging.set_verbosity(logging.WARNING)
+    if _CHECK.value:
+        _check()
+        return 0
+    if not _WORKDIR.value:
+        raise app.UsageError("--workdir: expected the folder of the run; got none")
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.training import preemption, train
+    from hydranet_tf.training import folds, initialization, preemption, train
 
     try:
-        settings = config.from_flags(flags.FLAGS)
-        train.train(settings, _WORKDIR.value)
+        brought = initialization.inherited(flags.FLAGS.start_from, _WORKDIR.value)
+        settings = config.from_flags(flags.FLAGS, brought)
+        if _FOLDS.value:
+            folds.cross_validate(settings, _WORKDIR.value, _FOLDS.value)
+        else:
+            train.train(settings, _WORKDIR.value)
     except train.ERRORS as error:
         raise running.CommandError(error) from error
     except preemption.Preempted as error:
         print(error, file=sys.stderr)
         return preemption.EXIT_CODE
     return 0
+
+
+def _check() -> None:
+    """Prints what the data holds."""
+    from hydranet_tf.data import check, sources
+
+    try:
+        settings = config.from_flags(flags.FLAGS)
+        print(check.describe(settings.data, **settings.places()))
+    except (config.ConfigError, sources.SourceError) as error:
+        raise running.CommandError(error) from error

@@ -32,7 +32,9 @@ class Examples:
     Attributes:
         ids: `[n]` unique names, the same on every machine.
         labels: by task name, `[n]`: float32 for a regression, int32 class
-            indices otherwise; `MISSING` where there is no label.
+            indices otherwise; `MISSING` where there is no label. Where a regression
+            has ranges, their middles, and by `task.half_width_name` half their
+            widths, 0 for an exact label.
         read: gives the JPEG or PNG bytes of example i.
         paths: `[n]` file paths where examples are plain files, so that
             TensorFlow can read them in its graph; else None.
@@ -109,38 +111,51 @@ def join(parts: Mapping[str, Examples | None]) -> Examples:
     ids = [example for part in there.values() for example in part.ids.tolist()]
     if len(set(ids)) < len(ids):
         ids = [f"{name}/{i}" for name, part in there.items() for i in part.ids.tolist()]
-    names = list(dict.fromkeys(name for part in there.values() for name in part.labels))
-    labels = {
-        name: np.concatenate([_labels(part, name, there) for part in there.values()])
-        for name in names
-    }
-    sizes = [len(part) for part in there.values()]
-    bounds = np.cumsum([0, *sizes])
-    opened = list(there.values())
-
-    def read(i: int) -> bytes:
-        number = int(np.searchsorted(bounds, i, "right")) - 1
-        return opened[number].read(i - int(bounds[number]))
-
-    paths = None
-    if all(part.paths is not None for part in opened):
-        paths = np.concatenate([part.paths for part in opened])
-    return Examples(
-        np.array(ids),
-        labels,
-        read,
-        paths,
-        tuple(skipped for part in opened for skipped in part.skipped),
-        tuple(parts),
-        np.repeat([list(parts).index(name) for name in there], sizes),
+    numbers = [list(parts).index(name) for name in there]
+    return dataclasses.replace(
+        concatenate(list(there.values())),
+        ids=np.array(ids),
+        source_names=tuple(parts),
+        source=np.repeat(numbers, [len(part) for part in there.values()]),
     )
 
 
-def _labels(part: Examples, name: str, parts: Mapping[str, Examples]) -> np.ndarray:
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """Examples after examples, as those of two splits of the same sources."""
+    names = list(dict.fromkeys(name for part in parts for name in part.labels))
+    labels = {
+        name: np.concatenate([_labels(part, name, parts) for part in parts])
+        for name in names
+    }
+    bounds = np.cumsum([0, *map(len, parts)])
+
+    def read(i: int) -> bytes:
+        number = int(np.searchsorted(bounds, i, "right")) - 1
+        return parts[number].read(i - int(bounds[number]))
+
+    def joined(arrays):
+        if any(array is None for array in arrays):
+            return None
+        return np.concatenate(arrays)
+
+    return Examples(
+        np.concatenate([part.ids for part in parts]),
+        labels,
+        read,
+        joined([part.paths for part in parts]),
+        tuple(dict.fromkeys(skipped for part in parts for skipped in part.skipped)),
+        parts[0].source_names,
+        joined([part.source for part in parts]),
+    )
+
+
+def _labels(part: Examples, name: str, parts: Sequence[Examples]) -> np.ndarray:
     if name in part.labels:
         return part.labels[name]
-    dtype = next(p.labels[name].dtype for p in parts.values() if name in p.labels)
-    return np.full(len(part), MISSING, dtype)
+    dtype = next(p.labels[name].dtype for p in parts if name in p.labels)
+    is_task = name in (task.name for task in TASKS)
+    # Without ranges, labels are exact.
+    return np.full(len(part), MISSING if is_task else 0, dtype)
 
 
 def from_files(
@@ -149,6 +164,7 @@ def from_files(
     names: Sequence[str],
     rows: Sequence[Labels],
     skipped: Sequence[Skipped],
+    files: Sequence[str] | None = None,
 ) -> Examples:
     """Examples that are files.
 
@@ -156,13 +172,14 @@ def from_files(
         what: the split and its source, for messages.
         folder: where the files lie.
         names: of the files, which become the ids.
+        files: their paths from `folder`, where these are not the names.
         rows: the labels of each.
         skipped: what was left out.
 
     Raises:
         NoExamplesError: if there is none.
     """
-    paths = np.array([os.path.join(folder, name) for name in names])
+    paths = np.array([os.path.join(folder, name) for name in files or names])
 
     def read(i: int) -> bytes:
         # Not by `open`, whose files give up Python's lock and want it back six times,
@@ -207,4 +224,8 @@ def from_rows(
         )
         for task in TASKS
     }
+    for task in TASKS:
+        widths = np.array([row.get(task.half_width_name, 0) for row in rows])
+        if widths.any():
+            labels[task.half_width_name] = widths.astype(np.float32)
     return Examples(np.array(names), labels, read, paths, tuple(skipped))

@@ -140,6 +140,17 @@ def load_faces(
     return _without_bad(examples, image_size, images, bad, max_bad_images)
 
 
+def select(faces: Faces, rows: np.ndarray) -> Faces:
+    """Some of the faces, by their numbers, without strata."""
+    return dataclasses.replace(
+        faces,
+        examples=faces.examples.select(rows),
+        images=None if faces.images is None else faces.images[rows],
+        soft_labels={name: values[rows] for name, values in faces.soft_labels.items()},
+        strata=(),
+    )
+
+
 def training_batches(
     faces: Faces,
     batch_size: int,

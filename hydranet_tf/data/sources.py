@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from hydranet_tf.data import examples
+from hydranet_tf.data import examples, importers
 from hydranet_tf.data.examples import Examples, NoExamplesError
 from hydranet_tf.data.file_names import (
     IMAGE_SUFFIXES,
@@ -26,15 +26,20 @@ from hydranet_tf.data.file_names import (
     hash_split,
     label_names,
     listed_and_present,
+    parse_name,
     read_corrections,
     read_split_lists,
 )
+from hydranet_tf.data.labels import Names
 from hydranet_tf.io.tables import SourceError, listing, raise_problems, read_table
 from hydranet_tf.tasks import MISSING, TASKS, LabelError
 
 ALL = "all"
 # A TFDS builder writes what it left out into this file beside its records.
 SKIPPED_FILE = "skipped.csv"
+
+# In the names of UTKFace's crops.
+_CROP = ".chip."
 
 _TFDS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(:[0-9.*]+)?")
 
@@ -45,16 +50,17 @@ def open_source(
     *,
     data_dir: str | os.PathLike | None = None,
     split_lists: str | os.PathLike | None = None,
+    columns: str | None = None,
+    classes: str | None = None,
 ) -> Examples:
     """Opens one split of any source, or of several that are joined.
 
     Args:
         data: a TFDS name prepared under `data_dir` (`utkface`,
-            `drawn_faces:1.0.0`), a folder of UTKFace-named files, or a `.csv`
-            file with the column `path`, some of `age,gender,race` and, for the
-            splits, `split`; a column that is absent is a missing label. Several of
-            them, separated by commas, are joined as `examples.join` says; a source
-            that lacks the split is left out of it.
+            `drawn_faces:1.0.0`), a folder of UTKFace-named files, a `.csv` file with
+            the columns `path,age,gender,race[,split]`, or what `importers` knows.
+            Several of them, separated by commas, are joined as `examples.join` says;
+            a source that lacks the split is left out of it.
         split: `"train"`, `"validation"`, `"test"` or `"all"`.
         data_dir: where TFDS keeps prepared data sets; by default the
             environment variable `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
@@ -63,6 +69,9 @@ def open_source(
             `corrections.csv` in it or one level up is applied to `"train"`. For
             several sources one for each, separated by commas, blank where a
             source has none (`lists,`).
+        columns: what a table calls ours, `path=file,age=age_range`.
+        classes: what its words for classes mean, `race:East Asian=asian`; a blank
+            meaning (`gender:x=`) makes a missing label.
 
     Raises:
         SourceError: if there is nothing to read, or something is wrong that
@@ -73,17 +82,26 @@ def open_source(
             f"split must be one of {', '.join((*SPLITS, ALL))}; got {split!r}"
         )
     parts = listed(data, split_lists)
+    try:
+        names = Names.parse(columns or "", classes or "", TASKS, len(parts) > 1)
+    except LabelError as error:
+        raise SourceError(str(error)) from error
     if len(parts) == 1:
-        return _open_one(data, split, data_dir, split_lists or None)
+        return _open_one(data, split, data_dir, split_lists or None, names)
     found = {}
     for name, (part, lists) in parts.items():
         try:
-            found[name] = _open_one(part, split, data_dir, lists)
+            found[name] = _open_one(part, split, data_dir, lists, names)
         except NoExamplesError as error:
             found[name] = None
             missing = error
     if not any(part is not None for part in found.values()):
         raise missing
+    if unused := set(names.columns) - names.used:
+        raise SourceError(
+            f"--columns: no table of {', '.join(found)} has the column "
+            f"{names.columns[min(unused)]!r}"
+        )
     for name, part in found.items():
         if part is None:
             logging.warning("%s has no example in %r.", name, split)
@@ -140,7 +158,7 @@ def _source_name(data: str) -> str:
     return match["name"] if match else name
 
 
-def _open_one(data, split: str, data_dir, split_lists) -> Examples:
+def _open_one(data, split: str, data_dir, split_lists, names: Names) -> Examples:
     path = Path(data).expanduser()
     root = Path(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -154,14 +172,18 @@ def _open_one(data, split: str, data_dir, split_lists) -> Examples:
     # by `./name`.
     if split_lists is None and _is_prepared(str(data), root):
         return _open_tfds(str(data), split, root)
+    if split_lists is None and (layout := importers.recognise(path, names)):
+        logging.info("%s is read as %s.", path, layout.kind)
+        return _open_rows(layout, split, names)
+    if names.columns and not names.several:
+        raise SourceError(f"--columns goes with a table; {str(data)!r} is none")
     if path.is_dir():
         return _open_folder(path, split, split_lists)
-    if path.suffix.lower() == ".csv":
-        return _open_csv(path, split)
     raise SourceError(
         f"found no data {str(data)!r}: expected a folder of UTKFace-named images, a "
-        f".csv file, or the name of a data set prepared under {root} (to prepare "
-        "one: python datasets/NAME/NAME_dataset_builder.py --data_dir=...)"
+        ".csv file, a data set that docs/data.md lists, or the name of one prepared "
+        f"under {root} (to prepare one: python datasets/NAME/NAME_dataset_builder.py "
+        "--data_dir=...)"
     )
 
 
@@ -170,12 +192,10 @@ def _open_folder(folder: Path, split: str, split_lists) -> Examples:
         found = sorted(
             e.name for e in entries if e.is_file() and not e.name.startswith(".")
         )
+    files, twice = {name: name for name in found}, []
     if not any(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
-        inside = listing(sorted(os.listdir(folder))) or "nothing"
-        raise SourceError(
-            f"expected images ({', '.join(IMAGE_SUFFIXES)}) named "
-            f"age_gender_race_timestamp.jpg directly in {folder}; found {inside}"
-        )
+        files, twice = _further_down(folder)
+        found = sorted(files)
     corrections = None
     if split_lists is None:
         names = [n for n in found if split in (ALL, hash_split(n))]
@@ -190,8 +210,55 @@ def _open_folder(folder: Path, split: str, split_lists) -> Examples:
             corrections = read_corrections(split_lists)
     labels, skipped = label_names(names, corrections)
     return examples.from_files(
-        f"{split!r} of {folder}", folder, list(labels), list(labels.values()), skipped
+        f"{split!r} of {folder}",
+        folder,
+        list(labels),
+        list(labels.values()),
+        [*skipped, *twice],
+        [files[name] for name in labels],
     )
+
+
+def _further_down(folder: Path) -> tuple[dict[str, str], list[Skipped]]:
+    """Images that lie below folders, as in the archives that people unpack.
+
+    The same name twice is one image: some archives hold a part of the faces again.
+
+    Returns:
+        Paths from `folder` by file name, and what is left out.
+    """
+    files, skipped = {}, []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if name != "__MACOSX" and name[0] != "."
+        )
+        for name in sorted(names):
+            if name[0] == "." or not name.lower().endswith(IMAGE_SUFFIXES):
+                continue
+            path = os.path.relpath(os.path.join(place, name), folder)
+            if files.setdefault(name, path) != path:
+                reason = f"the same name as {files[name]}"
+                skipped.append(Skipped(path, reason))
+    if not any(_is_labelled(name) for name in files):
+        inside = listing(sorted(os.listdir(folder))) or "nothing"
+        raise SourceError(
+            f"expected images ({', '.join(IMAGE_SUFFIXES)}) named "
+            f"age_gender_race_timestamp.jpg directly in {folder}, or in folders in it; "
+            f"found {inside}"
+        )
+    # UTKFace has its photographs, too, without the second ending of its crops.
+    if any(_CROP in name for name in files):
+        for name in [name for name in files if _CROP not in name]:
+            reason = f"it is no crop ({_CROP}), as others here are"
+            skipped.append(Skipped(files.pop(name), reason))
+    return files, skipped
+
+
+def _is_labelled(name: str) -> bool:
+    try:
+        return bool(parse_name(name))
+    except LabelError:
+        return False
 
 
 def _listed_names(folder: Path, found, split: str, split_lists) -> list[str]:
@@ -220,75 +287,31 @@ def _listed_names(folder: Path, found, split: str, split_lists) -> list[str]:
     return names
 
 
-def _open_csv(path: Path, split: str) -> Examples:
-    names, rows, problems, seen = [], [], [], {}
-    for number, cells in read_table(path, ("path",)):
-        if not any(task.name in cells for task in TASKS):
-            raise SourceError(
-                f"{path} has no column of labels; expected one or more of "
-                f"{', '.join(task.name for task in TASKS)}. It has {', '.join(cells)}"
-            )
-        try:
-            labels = _parse_row(path.parent, cells)
-            name = cells["path"]
-            part = _csv_split(cells)
-            if seen.setdefault(name, number) != number:
-                raise LabelError(f"{name!r} stands in row {seen[name]} already")
-        except LabelError as error:
-            problems.append(f"row {number}: {error}")
-            continue
-        if split in (ALL, part):
-            names.append(name)
-            rows.append(labels)
-    raise_problems(path, problems)
-    if seen:
-        absent = [task.name for task in TASKS if task.name not in cells]
-        if absent:
-            logging.warning(
-                "%s has no column %s: its faces have no such label.",
-                path,
-                ", ".join(absent),
-            )
-    if seen and "split" not in cells:
+def _open_rows(layout: importers.Layout, split: str, names: Names) -> Examples:
+    rows, parts = [], {}
+    try:
+        for row, found in importers.read_rows(layout, names):
+            part = row.split or hash_split(row.id)
+            parts[part] = parts.get(part, 0) + 1
+            if split in (ALL, part):
+                rows.append((row, found))
+            unsplit = not row.split
+    except importers.Problems as error:
+        raise_problems(layout.path, error.rows)
+    if parts and unsplit:
         logging.info(
-            "%s has no column 'split' and is split by the hash of the paths "
-            "(80/10/10).",
-            path,
+            "%s names no splits and is split by the hash of the ids (80/10/10).",
+            layout.path,
         )
-    return examples.from_files(f"{split!r} of {path}", path.parent, names, rows, [])
-
-
-def _parse_row(folder: Path, cells: Mapping[str, str]) -> Labels:
-    # Every cell is looked at before anything is raised: a person who corrects
-    # a row wants to do it once.
-    labels, problems = {}, []
-    if not cells["path"]:
-        problems.append("the path is blank")
-    # Not Path.is_file, which raises on a path that is too long.
-    elif not os.path.isfile(folder / cells["path"]):
-        problems.append(
-            f"there is no file {cells['path']!r} (paths start at the folder of the "
-            "CSV file)"
+    what = f"{split!r} of {layout.path}"
+    ids = [row.id for row, _ in rows]
+    labels = [found for _, found in rows]
+    if rows and rows[0][0].read is not None:
+        reads = [row.read for row, _ in rows]
+        return examples.from_rows(
+            what, ids, labels, lambda i: reads[i](), None, layout.skipped
         )
-    for task in TASKS:
-        try:
-            labels[task.name] = task.parse(cells.get(task.name, ""))
-        except LabelError as error:
-            problems.append(str(error))
-    if problems:
-        raise LabelError("; ".join(problems))
-    return labels
-
-
-def _csv_split(cells: Mapping[str, str]) -> str:
-    if "split" not in cells:
-        return hash_split(cells["path"])
-    part = cells["split"].strip().lower()
-    if part not in SPLITS:
-        raise LabelError(
-            f"split must be one of {', '.join(SPLITS)}; got {cells['split']!r}"
-        )
-    return part
+    return examples.from_files(what, layout.folder, ids, labels, layout.skipped)
 
 
 def _is_prepared(name: str, root: Path) -> bool:

@@ -78,6 +78,8 @@ def evaluate_model(
     *,
     data_dir: str | os.PathLike | None = None,
     split_lists: str | os.PathLike | None = None,
+    columns: str | None = None,
+    classes: str | None = None,
     batch_size: int = 64,
     max_bad_images: int = 10,
     seed: int = 0,
@@ -90,7 +92,8 @@ def evaluate_model(
 
     Args:
         model_path: a workdir, a SavedModel, a preset or a .tflite file.
-        data, split, data_dir, split_lists: see `sources.open_source`.
+        data, split, data_dir, split_lists, columns, classes: see
+            `sources.open_source`.
         output: folder of the report; an earlier report there is replaced.
         batch_size: images that are predicted at once.
         max_bad_images: how many may be left out, listed with a reason.
@@ -125,7 +128,12 @@ def evaluate_model(
     loaded = runtimes.load(model_path)
     _check_tasks(loaded.tasks)
     opened = sources.open_source(
-        data, split, data_dir=data_dir, split_lists=split_lists
+        data,
+        split,
+        data_dir=data_dir,
+        split_lists=split_lists,
+        columns=columns,
+        classes=classes,
     )
     found_in = None
     if crop_faces:
@@ -357,7 +365,12 @@ def write(
         if capture and capture_plot.draw(capture, folder / _CAPTURE_PICTURE):
             pictures["capture_sensitivity"] = _CAPTURE_PICTURE
         report.write_predictions(
-            findings.tasks, findings.ids, findings.labels, findings.answers, folder
+            findings.tasks,
+            findings.ids,
+            findings.labels,
+            findings.answers,
+            folder,
+            findings.half_widths,
         )
         names = {path.name for path in folder.iterdir()}
         content = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hydranet_tf.evaluation import scores, subgroups
+from hydranet_tf.evaluation import ranges, scores, subgroups
 from hydranet_tf.tasks import GENDER, MISSING, RACE, Task
 
 GROUPING = (GENDER, RACE)
@@ -35,6 +35,9 @@ class Findings:
         confusions, calibrations: by classification task.
         decades: by regression task.
         groups: by gender and race.
+        half_widths: of labels that are ranges, [n] by regression task; their middles
+            are the labels. Scores, decades and groups count the distance from a range.
+        ranges: by regression task, see `ranges.measure`.
     """
 
     tasks: tuple[Task, ...]
@@ -46,6 +49,16 @@ class Findings:
     calibrations: dict[str, scores.Calibration]
     decades: dict[str, list[subgroups.Decade]]
     groups: subgroups.Groups
+    half_widths: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ranges: dict[str, dict[str, Any] | None] = dataclasses.field(default_factory=dict)
+
+    def compared(self, task: Task) -> np.ndarray:
+        """Answers to compare with `labels`, see `ranges.compared`."""
+        return ranges.compared(
+            self.labels[task.name],
+            self.half_widths.get(task.name),
+            self.answers[task.name],
+        )
 
 
 def find(
@@ -57,7 +70,8 @@ def find(
         tasks: to be scored.
         ids: [n] names of the examples, n >= 1.
         labels: [n] by task name, `MISSING` where absent; a task that is not in
-            the dict has no labels.
+            the dict has no labels. Of ranges the middles, and half their widths by
+            `task.half_width_name`.
         answers: by the names of `task.outputs`: [n] in the task's unit, or
             probabilities [n, classes].
         seed: of the intervals.
@@ -83,6 +97,18 @@ def find(
             )
     classified = [task for task in tasks if not task.is_regression]
 
+    half_widths = {
+        t.name: np.asarray(labels[t.half_width_name])
+        for t in tasks
+        if t.half_width_name in labels
+    }
+    compared = {
+        t.name: ranges.compared(
+            complete[t.name], half_widths.get(t.name), answers[t.name]
+        )
+        for t in tasks
+    }
+
     def each(measure, chosen):
         return {t.name: measure(complete[t.name], answers[t.name]) for t in chosen}
 
@@ -92,18 +118,28 @@ def find(
         labels=complete,
         answers=answers,
         scores={
-            t.name: scores.score(t, complete[t.name], answers[t.name], seed)
-            | _interval_scores(t, complete[t.name], answers, seed)
+            t.name: scores.score(t, complete[t.name], compared[t.name], seed)
+            | _interval_scores(
+                t, complete[t.name], answers, half_widths.get(t.name), seed
+            )
             for t in tasks
         },
         confusions=each(scores.confusion, classified),
         calibrations=each(scores.calibration, classified),
         decades={
-            t.name: subgroups.by_decade(t, complete[t.name], answers[t.name], seed)
+            t.name: subgroups.by_decade(t, complete[t.name], compared[t.name], seed)
             for t in tasks
             if t.is_regression
         },
-        groups=subgroups.by_group(tasks, GROUPING, complete, answers, seed),
+        groups=subgroups.by_group(tasks, GROUPING, complete, compared, seed),
+        half_widths=half_widths,
+        ranges={
+            t.name: ranges.measure(
+                t, complete[t.name], half_widths.get(t.name), answers[t.name], seed
+            )
+            for t in tasks
+            if t.is_regression
+        },
     )
 
 
@@ -119,6 +155,7 @@ def task_json(findings: Findings, task: Task) -> dict[str, Any]:
         "status": scores.OK if labelled else scores.NO_LABELS,
         "scores": {name: score.to_json() for name, score in found.items()},
         "by_decade": None,
+        "ranges": findings.ranges.get(task.name),
         "confusion": None,
         "calibration": None,
     }
@@ -196,11 +233,13 @@ def _worst_json(groups: subgroups.Groups, key: str) -> dict[str, Any]:
     }
 
 
-def _interval_scores(task, labels, answers, seed) -> dict[str, scores.Score]:
+def _interval_scores(
+    task, labels, answers, half_widths, seed
+) -> dict[str, scores.Score]:
     if not task.is_distribution:
         return {}
     low, high = (answers[name] for name in task.outputs[1:])
-    return scores.interval_scores(labels, low, high, seed)
+    return scores.interval_scores(labels, low, high, seed, half_widths)
 
 
 def _check_answers(task: Task, name: str, ids: np.ndarray, answers: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hydranet_tf.evaluation import ranges
 from hydranet_tf.tasks import MISSING, Task
 
 REPORT_JSON = "report.json"
@@ -104,11 +105,15 @@ def write_predictions(
     labels: Mapping[str, np.ndarray],
     answers: Mapping[str, np.ndarray],
     folder: Path,
+    half_widths: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """One row an example: id, labels (blank: missing), answers, p_ columns."""
     names = ["id", *(task.name for task in tasks)]
     columns = [[str(i) for i in ids]]
-    columns += [_label_cells(task, labels[task.name]) for task in tasks]
+    widths = half_widths or {}
+    columns += [
+        _label_cells(task, labels[task.name], widths.get(task.name)) for task in tasks
+    ]
     for task in tasks:
         values = np.asarray(answers[task.name])
         names.append(task.answer_column)
@@ -129,10 +134,16 @@ def write_predictions(
         writer.writerows(zip(*columns, strict=True))
 
 
-def _label_cells(task: Task, labels: np.ndarray) -> list[str]:
-    def cell(label):
+def _label_cells(
+    task: Task, labels: np.ndarray, half_widths: np.ndarray | None
+) -> list[str]:
+    def cell(label, half_width):
         if label == MISSING:
             return ""
-        return f"{label:g}" if task.is_regression else task.classes[int(label)]
+        if task.is_regression:
+            return ranges.text(task, label, half_width)
+        return task.classes[int(label)]
 
-    return [cell(label) for label in labels]
+    if half_widths is None:
+        half_widths = np.zeros(len(labels))
+    return [cell(*pair) for pair in zip(labels, half_widths, strict=True)]

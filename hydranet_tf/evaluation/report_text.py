@@ -265,6 +265,9 @@ def _task(report, task: str, found) -> list[str]:
         ]
         header = (f"{unit} (label)", "n", *found["by_decade"][0]["scores"])
         parts.append(table(header, rows))
+    # Reports of earlier versions know no ranges.
+    if found.get("ranges"):
+        parts += _ranges(found["ranges"])
     if found["confusion"]:
         matrix = found["confusion"]
         for title, key in (("Counts", "counts"), ("Shares of each row", "row_shares")):
@@ -275,6 +278,24 @@ def _task(report, task: str, found) -> list[str]:
             header = ("label \\ answer", *found["classes"])
             parts += [f"{title}:", table(header, rows)]
     return parts
+
+
+def _ranges(found) -> list[str]:
+    shown = {
+        name: f"{100 * score['value']:.1f} % ({100 * score['low']:.1f} to "
+        f"{100 * score['high']:.1f})"
+        for name, score in found["scores"].items()
+    }
+    rows = [
+        (name, *row) for name, row in zip(found["names"], found["counts"], strict=True)
+    ]
+    return [
+        "Labels that are ranges: an error is the distance from the range, and an "
+        f"answer inside it is right. {shown['accuracy']} of the answers lie in the "
+        f"label's range, {shown['within_one']} in it or in the next. Counts, each "
+        "answer in the range that it is nearest to:",
+        table(("label \\ answer", *found["names"]), rows),
+    ]
 
 
 def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:

@@ -151,22 +151,33 @@ def score(
 
 
 def interval_scores(
-    labels: np.ndarray, low: np.ndarray, high: np.ndarray, seed: int = 0
+    labels: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    seed: int = 0,
+    half_widths: np.ndarray | None = None,
 ) -> dict[str, Score]:
     """Scores of predicted intervals `[low, high]`.
 
     Args:
         labels, low, high: [n]; a label may be `MISSING`.
+        half_widths: [n] of labels that are ranges, 0 where one is exact. Such a label
+            is within an interval that it meets.
 
     Returns:
         `coverage`, the share of labels within their interval, its ends
         included, and `width`, the mean of high - low in the task's unit.
     """
     kept = present(labels)
-    labels, low, high = (np.asarray(v)[kept] for v in (labels, low, high))
+    if half_widths is None:
+        half_widths = np.zeros(len(kept))
+    labels, low, high, half_widths = (
+        np.asarray(v)[kept] for v in (labels, low, high, half_widths)
+    )
     if not len(labels):
         return {"coverage": Score(0), "width": Score(0)}
-    columns = np.stack([(low <= labels) & (labels <= high), high - low], axis=1)
+    inside = (low <= labels + half_widths) & (labels - half_widths <= high)
+    columns = np.stack([inside, high - low], axis=1)
     return bootstrap(columns, lambda m: {"coverage": m[:, 0], "width": m[:, 1]}, seed)
 
 

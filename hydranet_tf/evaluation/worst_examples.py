@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from hydranet_tf.data import decoding, sources
+from hydranet_tf.evaluation import ranges
 from hydranet_tf.evaluation.findings import Findings
 from hydranet_tf.worst_predictions import spoken, worst
 
@@ -31,14 +32,17 @@ def measure(found: Findings) -> dict[str, list[dict[str, Any]]]:
 
 def _rows(found: Findings, task) -> Iterable[dict[str, Any]]:
     labels, answers = found.labels[task.name], found.answers[task.name]
-    for i in worst(task, labels, answers, LISTED):
+    compared, widths = found.compared(task), found.half_widths.get(task.name)
+    for i in worst(task, labels, compared, LISTED):
         row = {
             "id": str(found.ids[i]),
-            "label": spoken(task, labels[i]),
+            "label": spoken(task, labels[i])
+            if widths is None or not widths[i]
+            else f"{ranges.text(task, labels[i], widths[i])} {task.unit}",
             "answer": spoken(task, answers[i]),
         }
         if task.is_regression:
-            row["error"] = float(answers[i]) - float(labels[i])
+            row["error"] = float(compared[i]) - float(labels[i])
             for name, key in zip(task.outputs[1:], ("low", "high"), strict=False):
                 row[key] = float(found.answers[name][i])
         else:

@@ -116,6 +116,8 @@ def export_run(
     split: str = "validation",
     data_dir: str | None = None,
     split_lists: str | None = None,
+    columns: str | None = None,
+    classes: str | None = None,
     report: str | Path | None = None,
 ) -> Export:
     """Exports a run of train.py, checked on real examples.
@@ -126,8 +128,8 @@ def export_run(
         checkpoint: `"best"` or `"last"`.
         data: where the examples of the check come from, see
             `sources.open_source`; None takes what the run was trained on.
-        split, data_dir, split_lists: go with `data`; without it, `data_dir`
-            and `split_lists` replace those of the run where given.
+        split, data_dir, split_lists, columns, classes: go with `data`; without it,
+            all but the split replace those of the run where given.
         report: folder of a report of evaluate.py on this run, for the card.
 
     Raises:
@@ -141,12 +143,14 @@ def export_run(
         Path(workdir, "config.json").read_text(encoding="utf-8")
     )
 
-    places = {"data_dir": data_dir or None, "split_lists": split_lists or None}
-    # The run's own data, and what replaces a part of their place.
-    own = {
-        "data_dir": config.data_dir or None,
-        "split_lists": config.split_lists or None,
+    places = {
+        "data_dir": data_dir or None,
+        "split_lists": split_lists or None,
+        "columns": columns or None,
+        "classes": classes or None,
     }
+    # The run's own data, and what replaces a part of their place.
+    own = config.places()
     if data is None:
         data, places = config.data, {k: v or own[k] for k, v in places.items()}
         own = places

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 _MAX_LISTED = 10
+_LONGEST_CELL = 2**24
 
 
 class SourceError(ValueError):
@@ -15,13 +16,19 @@ class SourceError(ValueError):
 
 
 def read_table(
-    path: str | os.PathLike, columns: Sequence[str]
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    delimiters: str = ",",
+    check: Callable[[list[str]], None] | None = None,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Reads a CSV file with a header line.
 
     Args:
         path: a UTF-8 file, with or without a byte order mark.
         columns: those that must be there; others may follow in any order.
+        delimiters: what may separate the cells; the one counts that stands most often
+            in the header.
+        check: is called with the names of the header before any row.
 
     Yields:
         The line number in the file (1 is the header) and the cells by column.
@@ -31,10 +38,17 @@ def read_table(
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            first = file.readline()
+            file.seek(0)
+            # A cell may be as long as a picture of pixels.
+            csv.field_size_limit(_LONGEST_CELL)
+            delimiter = max(delimiters, key=first.count)
+            reader = csv.DictReader(file, strict=True, delimiter=delimiter)
             header = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = header
             _check_header(path, header, columns)
+            if check is not None:
+                check(header)
             problems = []
             for cells in reader:
                 # DictReader keeps surplus cells under None and fills None in.

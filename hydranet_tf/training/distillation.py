@@ -54,13 +54,23 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
     soft_labels = {
         task.soft_name: _blended(
             task,
-            faces.examples.labels[task.name],
+            _nearest(task, faces, np.mean(values, axis=0)),
             np.mean(values, axis=0),
             config.teacher_share,
         )
         for task, values in taught.items()
     }
     return dataclasses.replace(faces, soft_labels=soft_labels)
+
+
+def _nearest(task: Task, faces: Faces, taught: np.ndarray) -> np.ndarray:
+    """The labels; of a range what of it is nearest to the teachers' answer."""
+    labels = faces.examples.labels[task.name]
+    widths = faces.examples.labels.get(task.half_width_name)
+    if widths is None:
+        return labels
+    nearest = np.clip(taught, labels - widths, labels + widths)
+    return np.where(labels == MISSING, labels, nearest)
 
 
 def _blended(task: Task, labels, taught, share: float) -> np.ndarray:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from hydranet_tf import losses
+from hydranet_tf import losses, tasks
 from hydranet_tf.backbones import pretrained
-from hydranet_tf.config import LEARNED, ConfigError, TrainingConfig
+from hydranet_tf.config import INHERITED, LEARNED, ConfigError, TrainingConfig
 from hydranet_tf.inference import loading
 from hydranet_tf.model import HydraNet, head_layers
 
@@ -31,6 +34,48 @@ class Start:
 
     about: Mapping[str, str]
     assign: Callable[[HydraNet], None]
+
+
+def inherited(
+    start_from: str | os.PathLike, workdir: str | os.PathLike | None = None
+) -> dict[str, Any]:
+    """The settings that a network brings to a run that starts from it.
+
+    Args:
+        start_from: a workdir or a preset; blank for none.
+        workdir: of a run that may be resumed; if it started from there, its settings
+            are what counts, for the start may be gone.
+
+    Returns:
+        By the names of `config.INHERITED`; nothing where the path is neither, which
+        `read` says.
+    """
+    if not start_from:
+        return {}
+    begun = Path(workdir or "", "config.json")
+    if workdir and begun.is_file():
+        before = TrainingConfig.from_json(begun.read_text(encoding="utf-8"))
+        if before.start_from == str(start_from):
+            return {name: getattr(before, name) for name in INHERITED}
+    folder = Path(start_from).expanduser()
+    # A workdir's config.json holds the settings of its run.
+    for name in ("model.json", "config.json"):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            asked = [tasks.from_config(task) for task in found["tasks"]]
+            known = {task.name for task in tasks.TASKS}
+            heads = [task.head for task in asked if task.is_regression]
+            return {
+                "backbone": found["backbone"],
+                "width": found["width"] or 0,
+                "image_size": found["image_size"],
+                "tasks": ",".join(task.name for task in asked if task.name in known),
+                "age_head": heads[0] if heads else tasks.VALUE,
+                "mirrored": found.get("mirrored", False),
+            }
+        except (KeyError, OSError, TypeError, ValueError):
+            continue
+    return {}
 
 
 def read(config: TrainingConfig) -> Start | None:

@@ -12,6 +12,9 @@ from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.data.strata import Stratum, quotas
 from hydranet_tf.tasks import MISSING, TASKS
 
+# An epoch of more loses at most a twentieth of the faces to the last batch.
+_FEW_BATCHES = 20
+
 
 def drawn(faces: Faces, config: TrainingConfig) -> Faces:
     """The faces with the strata that the settings ask for, one for each source.
@@ -23,7 +26,7 @@ def drawn(faces: Faces, config: TrainingConfig) -> Faces:
             one of the sources has no face to train on.
     """
     if not config.data_weights:
-        return faces
+        return _rounded_up(faces, config.batch_size)
     parts = faces.examples.by_source()
     try:
         weights = [float(text) for text in config.data_weights.split(",")]
@@ -48,6 +51,19 @@ def drawn(faces: Faces, config: TrainingConfig) -> Faces:
         for (name, rows), count in zip(parts.items(), counts, strict=True)
     )
     return dataclasses.replace(faces, strata=strata)
+
+
+def _rounded_up(faces: Faces, batch_size: int) -> Faces:
+    """Where an epoch has few batches: filled up, so that it leaves out no face.
+
+    What fills the last batch is another part of the faces in each epoch.
+    """
+    count = len(faces)
+    if not batch_size <= count < _FEW_BATCHES * batch_size or not count % batch_size:
+        return faces
+    quota = math.ceil(count / batch_size) * batch_size
+    everyone = Stratum("all", np.arange(count), quota)
+    return dataclasses.replace(faces, strata=(everyone,))
 
 
 def lines(training: Faces, validation: Faces) -> list[str]:

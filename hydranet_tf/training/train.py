@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from hydranet_tf import checkpoints, losses
 from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
+from hydranet_tf.data.examples import concatenate
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.inference import loading
 from hydranet_tf.metrics import task_metrics
@@ -24,6 +26,7 @@ from hydranet_tf.training import (
     averaging,
     callbacks,
     distillation,
+    fine_tuning,
     initialization,
     optimizers,
     preemption,
@@ -49,13 +52,19 @@ ERRORS = (
 )
 
 
-def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
+def train(
+    config: TrainingConfig,
+    workdir: str | os.PathLike,
+    data: tuple[Faces, Faces] | None = None,
+) -> HydraNet:
     """Trains a network, or goes on where the same run stopped.
 
     Args:
         config: the settings.
         workdir: new, or of a run with the same settings (those of
             `config.MAY_CHANGE` may differ). Nothing in it is overwritten.
+        data: faces to train on and to validate on; None for those that the settings
+            name.
 
     Returns:
         The network as it is after the last epoch; the best one is in the
@@ -91,7 +100,7 @@ def train(config: TrainingConfig, workdir: str | os.PathLike) -> HydraNet:
         # A checkpoint has later weights.
         start = None if checkpoints.any_saved(workdir) else initialization.read(config)
         with opened(devices.folder, config):
-            return _train(config, workdir, devices, notice, start)
+            return _train(config, workdir, devices, notice, start, data)
 
 
 def _train(
@@ -100,6 +109,7 @@ def _train(
     devices: strategies.Devices,
     notice: preemption.Notice,
     start: initialization.Start | None,
+    data: tuple[Faces, Faces] | None,
 ) -> HydraNet:
     # The chief's is the same; the others read there and write elsewhere.
     workdir = devices.folder
@@ -108,16 +118,22 @@ def _train(
         _make_deterministic()
     keras.mixed_precision.set_dtype_policy(config.precision)
 
-    training, validation = (_load(config, split) for split in ("train", "validation"))
+    training, validation = data or (
+        load(config, [split]) for split in ("train", "validation")
+    )
     limits = _check_labels(config, training, validation)
     if config.teacher:
         training = distillation.blended(training, config)
+    if not config.batch_size:
+        size = fine_tuning.sized_batch(len(training), devices.replicas)
+        config = dataclasses.replace(config, batch_size=size)
     training = proportions.drawn(training, config)
     steps = pipeline.steps_per_epoch(training, config.batch_size)
     with devices.scope():
         model = build_model(config, training)
         if start is not None:
             start.assign(model)
+        fine_tuning.freeze(model, config.freeze)
         compile_model(model, config, steps)
     about = None if start is None else start.about
     describe(workdir, model, training, validation, about)
@@ -136,6 +152,11 @@ def _train(
         averaging.keep_average(model)
         return model
 
+    # What one worker of several computes by itself, the others would wait for.
+    if config.start_from and not devices.workers and not progress.step:
+        fine_tuning.keep_start(
+            workdir, model, validation, progress, config.monitor, config.batch_size
+        )
     hooks = [
         callbacks.StopOnNonFinite(limits),
         *source_scores.hooks(validation, config.batch_size),
@@ -164,6 +185,11 @@ def _train(
         if not _ended(config, progress):
             _fit(model, config, training, validation, progress, steps, hooks)
     averaging.keep_average(model)
+    if not devices.workers:
+        lines = fine_tuning.summary(
+            workdir, validation, config.monitor, config.batch_size, config.data
+        )
+        print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
     return model
 
 
@@ -321,14 +347,21 @@ def _learning_rate(config: TrainingConfig, warmup: int, steps: int):
     )
 
 
-def _load(config: TrainingConfig, split: str) -> Faces:
-    examples = sources.open_source(
-        config.data,
-        split,
-        data_dir=config.data_dir or None,
-        split_lists=config.split_lists or None,
+def load(config: TrainingConfig, splits: Sequence[str]) -> Faces:
+    """The faces of the splits that the settings name, one after the other.
+
+    Raises:
+        hydranet_tf.data.sources.SourceError, pipeline.BadImagesError: see there.
+    """
+    examples = concatenate(
+        [sources.open_source(config.data, s, **config.places()) for s in splits]
     )
-    labels = {task.name: examples.labels[task.name] for task in config.asked_tasks()}
+    labels = {
+        name: examples.labels[name]
+        for task in config.asked_tasks()
+        for name in (task.name, task.half_width_name)
+        if name in examples.labels
+    }
     examples = dataclasses.replace(examples, labels=labels)
     return pipeline.load_faces(
         examples, config.image_size, config.cache, config.max_bad_images
@@ -395,6 +428,7 @@ def _announce(devices, config, model, training, validation, start, progress) -> 
         f"{len(training):,} faces to train, {len(validation):,} to validate; "
         f"workdir {devices.folder}",
         *proportions.lines(training, validation),
+        *fine_tuning.few_faces(validation),
         sep="\n",
         flush=True,
     )

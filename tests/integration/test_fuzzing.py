@@ -167,8 +167,9 @@ def faces(tmp_path_factory):
 def label_of(task, cell):
     """What a cell says, worked without the package's parser; None if nothing."""
     cell = cell.strip()
-    if not cell:
+    if cell.lower() in ("", "nan", "-", "?"):
         return -1
+    cell = cell.removesuffix(".0")
     if task.is_regression:
         plain = cell.isascii() and "_" not in cell
         return np.float32(float(cell)) if plain else None
@@ -186,7 +187,7 @@ def check_table(faces, data):
         return
     text = data.decode("utf-8-sig")
     rows = [[cell.strip() for cell in row] for row in plain_rows(text)]
-    header = rows[0]
+    header = [name.lower() for name in rows[0]]
     said = {
         row[header.index("path")]: dict(zip(header, row, strict=True))
         for row in rows[1:]
@@ -194,7 +195,8 @@ def check_table(faces, data):
     for i, name in enumerate(examples.ids.tolist()):
         assert (faces / name).is_file()
         for task in TASKS:
-            cell = said[name.strip()][task.name]
+            # A column whose name was broken has no labels.
+            cell = said[name.strip()].get(task.name, "")
             assert examples.labels[task.name][i] == label_of(task, cell)
 
 
@@ -240,6 +242,9 @@ def test_a_broken_table_gives_what_it_says_or_an_error(faces, data):
 )
 @pytest.mark.parametrize("column", ["path", "age", "gender", "race", "split"])
 def test_odd_cells_are_refused(faces, column, cell):
+    if cell == "nan" and column in ("age", "gender", "race"):
+        # What pandas writes for a blank.
+        cell = "nan nan"
     row = {"path": "a.jpg", "age": "1", "gender": "0", "race": "1", "split": "train"}
     row[column] = cell
     table = faces / "odd.csv"

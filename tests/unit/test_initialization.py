@@ -48,7 +48,7 @@ def test_larger_images_go_on_with_the_whole_network(settings, first, tmp_path):
     # The learned weights moved in the first run and go on from there.
     weights = begun.task_weights()
     fresh = train.build_model(
-        TrainingConfig(**settings), train._load(TrainingConfig(**settings), "train")
+        TrainingConfig(**settings), train.load(TrainingConfig(**settings), ["train"])
     ).task_weights()
     assert abs(weights["alpha"] / fresh["alpha"] - 1) > 0.01
     assert second.task_weights() == pytest.approx(weights, rel=1e-5)

@@ -81,7 +81,7 @@ def test_without_lists_names_are_split_by_their_hash(tmp_path):
 
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
-    write_folder(tmp_path / "UTKFace")
+    write_folder(tmp_path / "UTKFace", ["a.jpg"])
     with pytest.raises(SourceError, match="age_gender_race.*directly in.*'UTKFace'"):
         open_source(tmp_path, "train")
     (tmp_path / "empty").mkdir()
@@ -184,7 +184,7 @@ def test_every_wrong_row_of_a_csv_file_is_in_one_error(tmp_path):
         "path,age,gender,race,split\n"
         "images/a.jpg,31,1,3,train\n"
         "images/none.jpg,999,1,3,train\n"
-        "images/b.jpg,31,woman,3,dev\n"
+        "images/b.jpg,31,somebody,3,dev\n"
         "images/a.jpg,31,1,3,train\n"
         ",31,1,3,train\n",
     )
@@ -212,9 +212,12 @@ def test_an_unknown_split_in_a_csv_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,years\nimages/a.jpg,1\n", "one or more of age, gender, race.*years"),
-        ("path;age;gender;race\n", "lacks.*separated by commas; found.*path;age"),
-        ("", "lacks the columns path"),
+        ("path,note\nimages/a.jpg,1\n", "lacks the columns age, gender, race"),
+        ("age,gender,race\n1,0,1\n", "lacks the columns path: .*--columns=path="),
+        ("path,age,gendre\n", "no column 'gender' and one 'gendre', which may be"),
+        ("path,age,sex,Sex\n", "sex, Sex, each of which may be the gender; say which"),
+        ("path:age:gender:race\n", "lacks.*found.*path:age"),
+        ("", "lacks the columns path, age, gender, race"),
         ("path,age,gender,race\n", "no usable example"),
         ("path,age,gender,race,age\n", "names a column twice"),
         ("path,age,gender,race\nimages/a.jpg,1,0\n", "row 2: expected 4 cells"),
