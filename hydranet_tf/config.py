@@ -90,6 +90,21 @@ class TrainingConfig:
     max_bad_images: int = _setting(
         10, "How many images that cannot be decoded may be left out."
     )
+    balance: str = _setting(
+        "",
+        "Tasks, joined by commas, whose groups (ages by decade) shall count more "
+        "alike: race, or age,gender; empty for none.",
+    )
+    balance_by: str = _setting(
+        "sampling",
+        "How: faces of small groups are drawn more often, or count more in the loss.",
+        ("sampling", "weights"),
+    )
+    class_weights: str = _setting(
+        "",
+        "What labels count in the loss of their task: race:others=2,black=1.5, or "
+        "gender:balanced; empty for 1 each.",
+    )
     backbone: str = _setting("resnet34", "The network.", tuple(BACKBONES))
     backbone_weights: str = _setting(
         "",
@@ -272,7 +287,14 @@ class TrainingConfig:
             "empty where --backbone_weights is given: both would set the backbone",
         )
         _require(self, "freeze", _is_part(self.freeze), "backbone, or from 0 to 1")
-        self.asked_tasks()
+        known = [task.name for task in self.asked_tasks()]
+        groups = [name.strip() for name in self.balance.split(",")]
+        _require(
+            self,
+            "balance",
+            not self.balance or set(groups) <= set(known),
+            f"some of {', '.join(known)}, joined by commas",
+        )
         self.fixed_loss_weights()
 
     def places(self) -> dict[str, str | None]:

@@ -69,6 +69,7 @@ class Faces:
         soft_labels: `[n]` or `[n, classes]` by name, go into batches beside the labels.
         strata: how many of which examples an epoch of training takes, where it does
             not take each once.
+        weights: `[n]` float32 what each counts in the loss; None for 1 each.
     """
 
     examples: Examples
@@ -77,6 +78,7 @@ class Faces:
     bad: tuple[Skipped, ...]
     soft_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     strata: tuple[strata.Stratum, ...] = ()
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -148,6 +150,7 @@ def select(faces: Faces, rows: np.ndarray) -> Faces:
         images=None if faces.images is None else faces.images[rows],
         soft_labels={name: values[rows] for name, values in faces.soft_labels.items()},
         strata=(),
+        weights=None if faces.weights is None else faces.weights[rows],
     )
 
 
@@ -174,7 +177,8 @@ def training_batches(
 
     Returns:
         A dataset of (uint8 images `[batch, side, side, 3]`, dict of labels
-        `[batch]` and soft labels `[batch, classes]`).
+        `[batch]` and soft labels `[batch, classes]`), and weights `[batch]` where the
+        faces have some.
     """
     steps_per_epoch(faces, batch_size)
     count = len(faces)
@@ -197,7 +201,7 @@ def training_batches(
     order = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_order)
     if skip_batches:
         order = order.skip(skip_batches)
-    return _fetch(faces, order)
+    return _fetch(faces, order, faces.weights)
 
 
 def evaluation_batches(faces: Faces, batch_size: int) -> tf.data.Dataset:
@@ -282,8 +286,11 @@ def _drawn(faces: Faces) -> int:
     return sum(stratum.quota for stratum in faces.strata) or len(faces)
 
 
-def _fetch(faces: Faces, order) -> tf.data.Dataset:
-    """Turns batches of example numbers into batches of images and labels."""
+def _fetch(faces: Faces, order, weights=None) -> tf.data.Dataset:
+    """Turns batches of example numbers into batches of images and labels.
+
+    Where there are weights, `[n]`, they are the third of each batch.
+    """
     labels = {
         name: tf.constant(values)
         for name, values in {**faces.examples.labels, **faces.soft_labels}.items()
@@ -293,9 +300,10 @@ def _fetch(faces: Faces, order) -> tf.data.Dataset:
     # if it were to become part of a graph: 200 us a picture under Python's lock.
     @tf.autograph.experimental.do_not_convert
     def fetch(numbers):
-        return _take(faces, numbers), {
-            name: tf.gather(values, numbers) for name, values in labels.items()
-        }
+        found = {name: tf.gather(values, numbers) for name, values in labels.items()}
+        if weights is None:
+            return _take(faces, numbers), found
+        return _take(faces, numbers), found, tf.gather(weights, numbers)
 
     dataset = order.map(fetch, num_parallel_calls=_READERS)
     options = tf.data.Options()

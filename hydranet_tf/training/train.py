@@ -267,6 +267,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
         weighting=weighting,
         seed=config.seed,
         tasks=asked,
+        class_weights=proportions.class_weights(config, training.examples.labels),
         mirrored=config.mirrored,
     )
     if config.sync_batch_norm:
@@ -427,7 +428,7 @@ def _announce(devices, config, model, training, validation, start, progress) -> 
         f"({devices.strategy})\n"
         f"{len(training):,} faces to train, {len(validation):,} to validate; "
         f"workdir {devices.folder}",
-        *proportions.lines(training, validation),
+        *proportions.lines(training, validation, config.balance),
         *fine_tuning.few_faces(validation),
         sep="\n",
         flush=True,
