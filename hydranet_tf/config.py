@@ -14,8 +14,8 @@ from typing import Any
 
 from absl import flags
 
+from hydranet_tf import backbones
 from hydranet_tf.augmentation import STRENGTHS
-from hydranet_tf.backbones import BACKBONES
 from hydranet_tf.tasks import HEADS, TASKS, VALUE, Task, with_head
 
 LEARNED = "learned"
@@ -105,7 +105,11 @@ class TrainingConfig:
         "What labels count in the loss of their task: race:others=2,black=1.5, or "
         "gender:balanced; empty for 1 each.",
     )
-    backbone: str = _setting("resnet34", "The network.", tuple(BACKBONES))
+    backbone: str = _setting(
+        "resnet34",
+        f"The network: {', '.join(backbones.BACKBONES)}, or one that a module of "
+        "--import registers.",
+    )
     backbone_weights: str = _setting(
         "",
         "Where the backbone starts: an .npz file of tools/convert_weights.py, or "
@@ -256,7 +260,10 @@ class TrainingConfig:
         )  # fmt: skip
         for name in at_least_zero:
             _require(self, name, getattr(self, name) >= 0, "0 or more")
-        row = BACKBONES[self.backbone]
+        try:
+            row = backbones.get(self.backbone)
+        except ValueError as error:
+            raise ConfigError(f"--backbone: {error}") from None
         _require(
             self,
             "image_size",

@@ -236,6 +236,7 @@ class HydraNet(keras.Model):
             "tasks": [vars(task) for task in self.tasks],
             "temperatures": dict(self.temperatures),
             "mirrored": self.mirrored,
+            "backbone_module": backbones.module_of(self.backbone),
             "class_weights": self.class_weights,
             "frozen": [
                 path for path, layer in _layers_by_path(self) if not layer.trainable
@@ -250,7 +251,13 @@ class HydraNet(keras.Model):
         )
         # Networks that earlier versions wrote have none.
         frozen = set(config.get("frozen", ()))
-        config = {name: value for name, value in config.items() if name != "frozen"}
+        # Says which module is missing, before anything is made.
+        backbones.get(config["backbone"], config.get("backbone_module"))
+        config = {
+            name: value
+            for name, value in config.items()
+            if name not in ("frozen", "backbone_module")
+        }
         model = cls(**{**config, "weighting": weighting})
         # What holds others comes first, for it sets theirs, too.
         for path, layer in _layers_by_path(model):

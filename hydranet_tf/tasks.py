@@ -10,6 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import sys
+import tomllib
 from collections.abc import Sequence
 
 # Stands in label arrays where an example has no label for a task. Such rows
@@ -178,6 +181,55 @@ RACE = Task(
     classes=("white", "black", "asian", "indian", "others"),
 )
 TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)
+
+
+def register(task: Task) -> None:
+    """Adds a task to `TASKS`, for this process.
+
+    Call it before other modules of this package are imported, which hold on to the
+    tasks that they found. Commands import the modules of `--import` that early.
+
+    Raises:
+        ValueError: if another task has its name, its weight's name or one of the names
+            in its answers, or other modules have been imported already.
+    """
+    global TASKS
+    if task in TASKS:
+        return
+    late = [name for name in ("config", "losses", "model") if _imported(name)]
+    if late:
+        raise ValueError(
+            f"{task.name}: register tasks before hydranet_tf.{late[0]} is imported, "
+            "which knows those of that moment; put it first"
+        )
+    taken = {name for other in TASKS for name in (*other.outputs, other.weight_name)}
+    twice = sorted(taken & {*task.outputs, task.weight_name})
+    if twice:
+        raise ValueError(f"another task has the name {', '.join(twice)} already")
+    TASKS = (*TASKS, task)
+
+
+def register_file(path: str | os.PathLike) -> None:
+    """Registers the tasks of a TOML file: a table `[[task]]` with `Task`'s attributes.
+
+    Raises:
+        ValueError: if it cannot be read or describes no task.
+    """
+    try:
+        with open(path, "rb") as file:
+            rows = tomllib.load(file)["task"]
+        made = [from_config({"classes": (), **row}) for row in rows]
+    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"expected {path} to hold tables [[task]] with name, kind, weight_name and "
+            f"classes, or unit, low, high, centre and spread; got {error!r}"
+        ) from error
+    for task in made:
+        register(task)
+
+
+def _imported(name: str) -> bool:
+    return f"hydranet_tf.{name}" in sys.modules
 
 
 def score_name(task: Task) -> str:

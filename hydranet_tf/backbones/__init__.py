@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 
@@ -63,7 +63,7 @@ def _application(name: str, mean: Channels, deviation: Channels, **known) -> Bac
     return Backbone(build, mean, deviation, **known)
 
 
-BACKBONES: Mapping[str, Backbone] = {
+BACKBONES: dict[str, Backbone] = {
     "resnet34": _resnet((3, 4, 6, 3)),
     "resnet18": _resnet((2, 2, 2, 2)),
     # What keras.applications.resnet.preprocess_input takes away; that it turns
@@ -93,8 +93,77 @@ BACKBONES: Mapping[str, Backbone] = {
 }
 
 
-def get(name: str) -> Backbone:
+# The module of each backbone that is not of this package.
+_MODULES: dict[str, str] = {}
+
+
+def register(name: str, backbone: Backbone, module: str | None = None) -> None:
+    """Makes a backbone known by a name, for this process.
+
+    A network that has it is read back where it is registered again: commands do so by
+    `--import=MODULE`.
+
+    Args:
+        name: a new one.
+        backbone: what it is.
+        module: that registers it; by default that of `backbone.build`.
+
+    Raises:
+        ValueError: if the name belongs to another backbone.
+    """
+    if name in BACKBONES and name not in _MODULES:
+        raise ValueError(f"{name!r} is a backbone of hydranet_tf; take another name")
+    BACKBONES[name] = backbone
+    _MODULES[name] = module or getattr(backbone.build, "__module__", "")
+
+
+def register_model(
+    name: str,
+    model: keras.Model,
+    mean: Channels,
+    deviation: Channels,
+    module: str | None = None,
+) -> None:
+    """Makes a Keras model known as a backbone, with the weights that it has.
+
+    Args:
+        name: a new one; the model's layers get it before their names.
+        model: from `[batch, height, width, 3]` images to `[batch, features]`, of any
+            size if its input has none. It is copied for each network.
+        mean, deviation: see `Backbone`.
+        module: that registers it, see `register`.
+
+    Raises:
+        ValueError: if the model has other inputs or outputs.
+    """
+    shapes = [tuple(t.shape) for t in (*model.inputs, *model.outputs)]
+    if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2:
+        raise ValueError(
+            "expected a model from images [batch, height, width, 3] to features "
+            f"[batch, features]; {name} has {shapes}"
+        )
+    side = shapes[0][1] or 32
+
+    def build(images):
+        copy = keras.models.clone_model(model)
+        copy.name = name
+        copy.set_weights(model.get_weights())
+        return copy(images)
+
+    register(name, Backbone(build, mean, deviation, smallest=side), module or "")
+
+
+def module_of(name: str) -> str | None:
+    """The module that registered a backbone; None for those of this package."""
+    return _MODULES.get(name)
+
+
+def get(name: str, module: str | None = None) -> Backbone:
     """Returns the backbone called `name`.
+
+    Args:
+        name: of `BACKBONES`.
+        module: that registers it, if it is known, for the error.
 
     Raises:
         ValueError: listing the known names.
@@ -102,8 +171,11 @@ def get(name: str) -> Backbone:
     try:
         return BACKBONES[name]
     except KeyError:
+        hint = "; your own are registered by a module that --import names"
+        if module:
+            hint = f"; the module {module!r} registers it: give --import={module}"
         raise ValueError(
-            f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}"
+            f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}{hint}"
         ) from None
 
 

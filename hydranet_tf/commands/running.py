@@ -5,13 +5,19 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from absl import app, flags
 
 from hydranet_tf import extras
+
+# Read by `extended` before the others; here for --help and against misspelling.
+flags.DEFINE_list(
+    "import", [], "Python modules that register backbones and tasks, found here too."
+)
+flags.DEFINE_list("tasks_file", [], "TOML files with tables [[task]].")
 
 _HELP = frozenset({"--help", "-help", "-h", "-?"})
 
@@ -63,6 +69,7 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
             raise error
         stop(hint)
 
+    extended(arguments, stop)
     try:
         command = importlib.import_module(f"hydranet_tf.commands.{name}")
     except ImportError as error:
@@ -72,6 +79,46 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
         print(help_of(command))
         sys.exit()
     app.run(main, [program, *arguments], parse)
+
+
+def extended(
+    arguments: Sequence[str], stop: Callable[[object], NoReturn] = sys.exit
+) -> None:
+    """Imports what `--import` and `--tasks_file` name, before anything knows the tasks.
+
+    Args:
+        arguments: of the command.
+        stop: is called with what is wrong.
+    """
+    found = {"--import": [], "--tasks_file": []}
+    words = list(arguments)
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        name = f"--{name.lstrip('-')}" if name.startswith("-") else name
+        if name in found:
+            value = value if equals else "".join(words[number + 1 : number + 2])
+            found[name] += [part for part in value.split(",") if part]
+    from hydranet_tf import tasks
+
+    # Modules beside what the user works on, as `python -m` finds them.
+    sys.path.append(os.getcwd())
+    for path in found["--tasks_file"]:
+        try:
+            tasks.register_file(path)
+        except ValueError as error:
+            stop(f"--tasks_file: {error}")
+    for module in found["--import"]:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module.partition(".")[0]:
+                raise
+            stop(
+                f"--import: there is no module {module!r} in {os.getcwd()} or where "
+                "Python looks for modules; give a name without .py"
+            )
+        except ValueError as error:
+            stop(f"--import: {module}: {error}")
 
 
 def help_of(command: ModuleType) -> str:
