@@ -58,6 +58,6 @@ def test_the_command_needs_no_workdir_and_says_what_is_wrong(table):
 
     done = run(f"--data={table}", "--columns=age=nothing")
     assert done.returncode == 1
-    assert "SourceError: --columns:" in done.stderr and "'nothing'" in done.stderr
+    assert "--columns: " in done.stderr and "'nothing'" in done.stderr
     with pytest.raises(SourceError, match="found no data"):
         check.describe("nowhere")
