@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "heic": ("pillow_heif",),
     "jax": ("jax",),
     "ray": ("ray",),
+    "readers": ("pyarrow", "scipy"),
     "serve": ("fastapi", "starlette", "uvicorn"),
     "tf_serving": ("grpc", "tensorflow_serving"),
 }

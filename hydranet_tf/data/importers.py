@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from hydranet_tf import extras
 from hydranet_tf.data import labels
 from hydranet_tf.data.file_names import Skipped
 from hydranet_tf.data.labels import Names
@@ -308,7 +309,8 @@ def _matlab(path: Path) -> Layout:
             import scipy.io
         except ImportError as error:
             raise SourceError(
-                f"{path} is read by scipy; install it: pip install scipy"
+                f"{path} is read by scipy, which is not installed: "
+                f"{extras.command('readers')}"
             ) from error
         try:
             table = scipy.io.loadmat(path, simplify_cells=True)[path.stem]
@@ -364,7 +366,8 @@ def _parquet(files: Sequence[Path], path: Path, names: Names) -> Layout:
             import pyarrow.parquet
         except ImportError as error:
             raise SourceError(
-                f"{path} is read by pyarrow; install it: pip install pyarrow"
+                f"{path} is read by pyarrow, which is not installed: "
+                f"{extras.command('readers')}"
             ) from error
         for file in files:
             try:

@@ -97,8 +97,12 @@ def balanced(names: Sequence[str]) -> dict[str, float]:
     rest = 1 - 1 / _ENOUGH
     factors = (1 - rest) / (1 - rest**counts)
     factors = factors * counts.sum() / (factors * counts).sum()
-    factors = np.minimum(factors, _MOST)
-    factors = factors * counts.sum() / (factors * counts).sum()
+    # What capped groups do not get is the others', which may then be capped as well.
+    while (factors > _MOST).any():
+        factors = np.minimum(factors, _MOST)
+        free = factors < _MOST
+        left = counts.sum() - (factors * counts)[~free].sum()
+        factors[free] *= left / (factors * counts)[free].sum()
     return dict(zip(groups.tolist(), factors.tolist(), strict=True))
 
 

@@ -71,7 +71,8 @@ def test_a_keras_model_is_a_backbone(registry, tmp_path):
 
 
 def test_what_is_no_backbone(registry):
-    heads = keras.Model(keras.Input((8,)), keras.layers.Dense(2)(keras.Input((8,))))
+    features = keras.Input((8,))
+    heads = keras.Model(features, keras.layers.Dense(2)(features))
     with pytest.raises(ValueError, match="expected a model from images"):
         backbones.register_model("mine", heads, (0,) * 3, (1,) * 3)
     with pytest.raises(ValueError, match="'tiny' is a backbone of hydranet_tf"):

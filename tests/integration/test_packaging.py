@@ -124,6 +124,7 @@ def test_every_import_is_asked_for():
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
     optional = {"jax", "pillow-heif", "pytest", "ray", "tensorflow-serving-api"}
+    optional |= names("readers")
     assert used - ours - names("serve") <= optional
     # Benchmarks that ask for no peer run in what the tests run in.
     assert measured <= ours | names("bench") | names("dev")
