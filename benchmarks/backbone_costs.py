@@ -39,7 +39,7 @@ def main(argv):
     import numpy as np
 
     from hydranet_tf.exporting import latency, litert
-    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.model import HydraNet
 
     size = _SIZE.value
     names = [n for n in _BACKBONES.value if backbones.get(n).smallest <= size]
@@ -50,7 +50,7 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{name}.tflite" for name in names}
         for name, path in paths.items():
-            answers = answer_model(HydraNet(name, size))
+            answers = HydraNet(name, size).inference_model()
             path.write_bytes(litert.convert(answers))
             rows.append(
                 {

@@ -78,11 +78,11 @@ def untrained(size: int) -> bytes:
     import numpy as np
 
     from hydranet_tf.exporting import litert
-    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.model import HydraNet
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8)
-    model = answer_model(HydraNet("efficientnet_lite0", size))
+    model = HydraNet("efficientnet_lite0", size).inference_model()
     return litert.convert(model, litert.INT8, calibration=images)
 
 

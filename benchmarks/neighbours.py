@@ -46,12 +46,11 @@ def main(argv):
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     from hydranet_tf.data import pipeline, sources
     from hydranet_tf.inference import loading
-    from hydranet_tf.model import answer_model, feature_model
 
     model = loading.load(Path(_MODEL.value).expanduser())
     if not model:
         raise app.UsageError(f"--model={_MODEL.value} is no workdir and no preset")
-    answers, features = answer_model(model), feature_model(model)
+    answers, features = model.inference_model(), model.feature_extractor()
     parts = {}
     for split in ("train", "validation"):
         opened = sources.open_source(

@@ -52,14 +52,14 @@ def write_models(folder: Path):
     """Exports a network; returns it and its two files by the name of their way."""
     from hydranet_tf import losses
     from hydranet_tf.exporting import litert, saved_model
-    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.model import HydraNet
     from hydranet_tf.tasks import TASKS
 
     weighting = losses.UncertaintyWeights([task.kind for task in TASKS], [1.0] * 3)
     model = HydraNet(
         _BACKBONE.value, _SIZE.value, width=_WIDTH.value or None, weighting=weighting
     )
-    network = answer_model(model)
+    network = model.inference_model()
     description = saved_model.describe(model.tasks, model.image_size)
     litert.write(network, description, folder / "network.tflite")
     saved_model.write(network, description, folder / "network" / "1")

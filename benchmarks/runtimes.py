@@ -46,7 +46,7 @@ def make(folder: Path):
     import torch_peer
 
     from hydranet_tf.exporting import litert
-    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.model import HydraNet
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def make(folder: Path):
         INT8: folder / "int8.tflite",
         ONNX: folder / "network.onnx",
     }
-    answers = answer_model(model)
+    answers = model.inference_model()
     files[OURS].write_bytes(litert.convert(answers))
     files[INT8].write_bytes(litert.convert(answers, litert.INT8, calibration=images))
     torch.onnx.export(

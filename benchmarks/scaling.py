@@ -81,11 +81,11 @@ def answer(settings: config.TrainingConfig) -> dict:
     import numpy as np
 
     from hydranet_tf.exporting import latency, litert
-    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.model import HydraNet
 
     size = settings.image_size
     model = HydraNet(settings.backbone, size, width=settings.width or None)
-    content = litert.convert(answer_model(model), dynamic_batch=True)
+    content = litert.convert(model.inference_model(), dynamic_batch=True)
 
     def runner(count):
         signature = latency.signature(content, _THREADS.value)

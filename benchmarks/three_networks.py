@@ -34,13 +34,13 @@ _GOAL = 0.36
 def write(folder: Path) -> dict[str, list[str]]:
     """The files of both ways."""
     from hydranet_tf.exporting import litert
-    from hydranet_tf.model import HydraNet, answer_model
+    from hydranet_tf.model import HydraNet
     from hydranet_tf.tasks import TASKS
 
     def file(name, tasks):
         model = HydraNet(_BACKBONE.value, _SIZE.value, tasks=tasks)
         path = folder / f"{name}.tflite"
-        path.write_bytes(litert.convert(answer_model(model)))
+        path.write_bytes(litert.convert(model.inference_model()))
         return str(path)
 
     return {

@@ -56,7 +56,7 @@ class Peer(nn.Module):
 
 
 class Answers(nn.Module):
-    """What `answer_model` makes of the logits, as a tuple in the order of tasks."""
+    """What `HydraNet.inference_model` makes of the logits, in the order of tasks."""
 
     def __init__(self, peer: Peer):
         super().__init__()

@@ -26,6 +26,7 @@ import numpy as np
 from absl import logging
 
 from hydranet_tf import losses
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import array_file, atomic
 from hydranet_tf.model import HydraNet
 
@@ -50,7 +51,7 @@ _UNUSABLE = (
 _WEIGHTINGS = (losses.UncertaintyWeights, losses.FixedWeights)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(HydraNetError, RuntimeError):
     """A checkpoint that is missing, damaged or does not fit."""
 
 

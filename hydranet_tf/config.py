@@ -16,6 +16,7 @@ from absl import flags
 
 from hydranet_tf import backbones
 from hydranet_tf.augmentation import STRENGTHS
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.tasks import HEADS, TASKS, VALUE, Task, with_head
 
 LEARNED = "learned"
@@ -39,7 +40,7 @@ MAY_CHANGE = frozenset(
 )  # fmt: skip
 
 
-class ConfigError(ValueError):
+class ConfigError(HydraNetError, ValueError):
     """A setting that does not make sense; the message says what would."""
 
 

@@ -28,7 +28,7 @@ class HydraNet(keras.Model):
     a dict of logits by task name: `[batch]` in the task's unit (regression),
     `[batch, bins]` (regression by a distribution), `[batch, 1]` logit of
     class 1 (yes-no) or `[batch, classes]`, float32.
-    For probabilities, and for export, see `answer_model`.
+    For probabilities, and for export, see `inference_model`.
 
     `compute_loss` is overridden and never `train_step`, so `fit`, `evaluate`,
     distribution and both backends stay Keras' own. Labels are a dict by task name,
@@ -49,9 +49,9 @@ class HydraNet(keras.Model):
             weights, see `losses.learned_weights`.
         seed: of augmentation and dropout.
         tasks: what is answered.
-        temperatures: by task name, what `answer_model` divides logits by, see
+        temperatures: by task name, what `inference_model` divides logits by, see
             `temperatures.fit`; 1.0 for a task that is not named.
-        mirrored: `answer_model` looks at each face and at its mirror image, and
+        mirrored: `inference_model` looks at each face and at its mirror image, and
             answers with the mean of their logits: twice the work. Training and
             its validation look once.
         class_weights: by task name and class name, what a label of the class counts
@@ -180,6 +180,58 @@ class HydraNet(keras.Model):
             weights = {n: weights.get(n, ops.ones(ops.shape(y[n]))) for n in y}
         return super().compute_metrics(x, y, y_pred, weights)
 
+    def inference_model(self) -> keras.Model:
+        """The network as it is used: probabilities, nothing of training.
+
+        It shares its weights with this one, and so do the next two.
+
+        Returns:
+            A model from images `[batch, side, side, 3]` 0..255 to a dict by the
+            names of `task.outputs`: `[batch]` in the task's unit within its range,
+            or probabilities `[batch, classes]`, in the order of `task.classes`.
+        """
+        size = self.image_size
+        images = keras.Input((size, size, 3), name="images")
+        logits = self.logits_model()(images)
+        answers = {}
+        for task in self.tasks:
+            # A constant of the graph: nothing of it is left at 1.
+            temperature = self.temperatures.get(task.name, 1.0)
+            scaled = logits[task.name]
+            if temperature != 1.0:
+                scaled = scaled * (1 / temperature)
+            answers |= _answers(task, scaled)
+        return keras.Model(images, answers, name="answers")
+
+    def logits_model(self) -> keras.Model:
+        """What `inference_model` makes its answers of, before the temperatures.
+
+        Returns:
+            A model from images `[batch, side, side, 3]` 0..255 to a dict of logits by
+            task name, as `HydraNet` has them; of a mirrored one the mean over a face
+            and its mirror image.
+        """
+        size = self.image_size
+        images = keras.Input((size, size, 3), name="images")
+        if not self.mirrored:
+            return keras.Model(images, self.network(images), name="logits")
+        logits = {}
+        for name, values in self.network(_with_mirror_images(images)).items():
+            seen, mirrored = ops.split(values, 2)
+            logits[name] = (seen + mirrored) / 2
+        return keras.Model(images, logits, name="logits")
+
+    def feature_extractor(self) -> keras.Model:
+        """The network without its heads.
+
+        Returns:
+            A model from images `[batch, side, side, 3]` 0..255 to the pooled features
+            `[batch, features]` that all heads read.
+        """
+        network = self.network
+        head = network.get_layer(head_layers(self.tasks[0])[0])
+        return keras.Model(network.input, head.input, name="features")
+
     def task_weights(self) -> dict[str, float]:
         """Current weights of the losses by name: alpha, beta, gamma."""
         values = ops.convert_to_numpy(self.weighting.task_weights())
@@ -207,12 +259,19 @@ class HydraNet(keras.Model):
         presets.assign(folder, _by_path(model.network))
         return model
 
-    def save_to_preset(self, folder: str | os.PathLike, origin: Mapping) -> None:
+    def save_to_preset(
+        self, folder: str | os.PathLike, origin: Mapping | None = None
+    ) -> None:
         """Writes the answering network as a preset; nothing of training is in it.
 
+        `from_preset` of the same folder loads it.
+
         Args:
-            folder: is made.
+            folder: new or empty; its parents are made, too.
             origin: where it comes from, for metadata.json.
+
+        Raises:
+            hydranet_tf.presets.PresetError: if the folder holds something.
         """
         # Fixed weights of 1: the learned ones are of no use to the answers.
         config = self.get_config()
@@ -221,7 +280,13 @@ class HydraNet(keras.Model):
         plain = losses.FixedWeights([1.0] * len(self.tasks))
         config["weighting"] = keras.saving.serialize_keras_object(plain)
         variables = _by_path(self.network)
-        presets.write(Path(folder), config, variables, to_json(self.tasks), origin)
+        presets.write(
+            Path(folder).expanduser(),
+            config,
+            variables,
+            to_json(self.tasks),
+            origin or {},
+        )
 
     def get_config(self):
         return {
@@ -264,68 +329,6 @@ class HydraNet(keras.Model):
             if layer.trainable == (path in frozen):
                 layer.trainable = path not in frozen
         return model
-
-
-def answer_model(model: HydraNet) -> keras.Model:
-    """The network as it is used: probabilities, nothing of training.
-
-    Args:
-        model: shares its weights with the result.
-
-    Returns:
-        A model from images `[batch, side, side, 3]` 0..255 to a dict by the
-        names of `task.outputs`: `[batch]` in the task's unit within its range,
-        or probabilities `[batch, classes]`, in the order of `task.classes`.
-    """
-    size = model.image_size
-    images = keras.Input((size, size, 3), name="images")
-    logits = logit_model(model)(images)
-    answers = {}
-    for task in model.tasks:
-        # A constant of the graph: nothing of it is left at 1.
-        temperature = model.temperatures.get(task.name, 1.0)
-        scaled = logits[task.name]
-        if temperature != 1.0:
-            scaled = scaled * (1 / temperature)
-        answers |= _answers(task, scaled)
-    return keras.Model(images, answers, name="answers")
-
-
-def logit_model(model: HydraNet) -> keras.Model:
-    """What `answer_model` makes its answers of, before the temperatures.
-
-    Args:
-        model: shares its weights with the result.
-
-    Returns:
-        A model from images `[batch, side, side, 3]` 0..255 to a dict of logits by
-        task name, as `HydraNet` has them; of a mirrored one the mean over a face
-        and its mirror image.
-    """
-    size = model.image_size
-    images = keras.Input((size, size, 3), name="images")
-    if not model.mirrored:
-        return keras.Model(images, model.network(images), name="logits")
-    logits = {}
-    for name, values in model.network(_with_mirror_images(images)).items():
-        seen, mirrored = ops.split(values, 2)
-        logits[name] = (seen + mirrored) / 2
-    return keras.Model(images, logits, name="logits")
-
-
-def feature_model(model: HydraNet) -> keras.Model:
-    """The network without its heads.
-
-    Args:
-        model: shares its weights with the result.
-
-    Returns:
-        A model from images `[batch, side, side, 3]` 0..255 to the pooled features
-        `[batch, features]` that all heads read.
-    """
-    network = model.network
-    head = network.get_layer(head_layers(model.tasks[0])[0])
-    return keras.Model(network.input, head.input, name="features")
 
 
 def _with_mirror_images(images):

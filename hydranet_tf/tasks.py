@@ -15,6 +15,8 @@ import sys
 import tomllib
 from collections.abc import Sequence
 
+from hydranet_tf.errors import HydraNetError
+
 # Stands in label arrays where an example has no label for a task. Such rows
 # take no part in losses, metrics, learned weights or reports.
 MISSING = -1
@@ -30,7 +32,7 @@ DISTRIBUTION = "distribution"
 HEADS = (VALUE, DISTRIBUTION)
 
 
-class LabelError(ValueError):
+class LabelError(HydraNetError, ValueError):
     """A label that its task cannot take; the message says what it can."""
 
 

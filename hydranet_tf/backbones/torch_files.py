@@ -23,6 +23,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hydranet_tf.errors import HydraNetError
+
 # The first pickle of a file from before torch 1.6.
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -42,7 +44,7 @@ _DTYPES = {
 }
 
 
-class TorchFileError(ValueError):
+class TorchFileError(HydraNetError, ValueError):
     """A file that holds no state dict, or more than one."""
 
 

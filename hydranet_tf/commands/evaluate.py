@@ -16,8 +16,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As in train.
 
 from absl import app, flags, logging
 
-from hydranet_tf.commands import running
-
 flags.DEFINE_string("model", None, "Workdir, SavedModel, preset, .tflite file.")
 flags.DEFINE_string("data", None, "TFDS name, folder of UTKFace names or .csv file.")
 flags.DEFINE_string("output", None, "Folder of the report.")
@@ -54,10 +52,7 @@ def main(arguments: list[str]) -> None:
 
     given = flags.FLAGS
     options = {name: given[name].value for name in OPTIONS}
-    try:
-        found = evaluate.evaluate_sources(
-            given.model, given.data, given.split, given.output, **options
-        )
-    except evaluate.ERRORS as error:
-        raise running.CommandError(error) from error
+    found = evaluate.evaluate_sources(
+        given.model, given.data, given.split, given.output, **options
+    )
     print(evaluate.summaries(found, given.output))

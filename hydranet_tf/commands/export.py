@@ -15,8 +15,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-from hydranet_tf.commands import running
-
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
 _FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: preset.")
@@ -49,13 +47,10 @@ def main(arguments: list[str]) -> None:
     request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
     others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _COLUMNS, _CLASSES,
               _REPORT)  # fmt: skip
-    try:
-        done = export.export_run(
-            *(_WORKDIR.value, _OUTPUT.value, export.Request(*request)),
-            **{flag.name: flag.value for flag in others},
-        )
-    except export.ERRORS as error:
-        raise running.CommandError(error) from error
+    done = export.export_run(
+        *(_WORKDIR.value, _OUTPUT.value, export.Request(*request)),
+        **{flag.name: flag.value for flag in others},
+    )
     if done.calibration:
         print(done.calibration.summary())
     print(done.table)

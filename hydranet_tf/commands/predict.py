@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import flags, logging
 
 from hydranet_tf.commands import running
+from hydranet_tf.errors import HydraNetError
 
 # An exit code that is no number of unreadable pictures.
 FAILED = 120
@@ -85,7 +86,7 @@ def main(paths: list[str]) -> int:
         # File names may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
         print(summary, flush=True)
-    except (*predict.ERRORS, OSError) as error:
+    except (HydraNetError, OSError) as error:
         # Or Python would fail once more at the end, with what it could not write.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from hydranet_tf import extras
+from hydranet_tf.errors import HydraNetError
 
 # Read by `extended` before the others; here for --help and against misspelling.
 flags.DEFINE_list(
@@ -22,7 +23,7 @@ flags.DEFINE_list("tasks_file", [], "TOML files with tables [[task]].")
 _HELP = frozenset({"--help", "-help", "-h", "-?"})
 
 
-class CommandError(Exception):
+class CommandError(HydraNetError):
     """Ends a command with a line that says what is wrong and what to do."""
 
 
@@ -58,7 +59,7 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
             return command.main(argv[1:])
         except app.UsageError as error:
             stop(f"{error}\n`{program} --help` lists the flags")
-        except CommandError as error:
+        except HydraNetError as error:
             stop(error)
         except ImportError as error:
             missing(error)

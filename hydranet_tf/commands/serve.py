@@ -20,8 +20,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
-from hydranet_tf.commands import running
-
 flags.DEFINE_string("model", None, "As for predict; else the released network.")
 flags.DEFINE_string("name", "hydranet", "Of the model, in paths of predict requests.")
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
@@ -49,7 +47,4 @@ def main(arguments: list[str]) -> None:
 
     given = flags.FLAGS
     settings = service.Settings(**{name: given[name].value for name in _SETTINGS})
-    try:
-        serve.serve(settings, given.host, given.port, given.workers)
-    except serve.ERRORS as error:
-        raise running.CommandError(error) from error
+    serve.serve(settings, given.host, given.port, given.workers)

@@ -20,7 +20,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 from absl import app, flags, logging
 
 from hydranet_tf import config
-from hydranet_tf.commands import running
 
 config.define_flags()
 # Or --help would name the flags of this file alone.
@@ -55,8 +54,6 @@ def main(arguments: list[str]) -> int:
             folds.cross_validate(settings, _WORKDIR.value, _FOLDS.value)
         else:
             train.train(settings, _WORKDIR.value)
-    except train.ERRORS as error:
-        raise running.CommandError(error) from error
     except preemption.Preempted as error:
         print(error, file=sys.stderr)
         return preemption.EXIT_CODE
@@ -65,10 +62,7 @@ def main(arguments: list[str]) -> int:
 
 def _check() -> None:
     """Prints what the data holds."""
-    from hydranet_tf.data import check, sources
+    from hydranet_tf.data import check
 
-    try:
-        settings = config.from_flags(flags.FLAGS)
-        print(check.describe(settings.data, **settings.places()))
-    except (config.ConfigError, sources.SourceError) as error:
-        raise running.CommandError(error) from error
+    settings = config.from_flags(flags.FLAGS)
+    print(check.describe(settings.data, **settings.places()))

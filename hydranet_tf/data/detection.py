@@ -11,11 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
+
 # In the order of `Detection.landmarks`.
 LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
-class DetectionError(RuntimeError):
+class DetectionError(HydraNetError, RuntimeError):
     """A detector that failed or gave what it should not; the message says what."""
 
 

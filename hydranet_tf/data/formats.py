@@ -20,6 +20,7 @@ from PIL import (
 )
 
 from hydranet_tf import extras
+from hydranet_tf.errors import HydraNetError
 
 # Nothing of a face is left below this; such files are icons or damaged.
 MIN_SIDE = 8
@@ -70,7 +71,7 @@ _PLUGINS = {
 }
 
 
-class PictureError(ValueError):
+class PictureError(HydraNetError, ValueError):
     """A picture that cannot be read; the message says why."""
 
 

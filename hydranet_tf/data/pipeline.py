@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from hydranet_tf.data import decoding, formats, strata
 from hydranet_tf.data.sources import Examples, Skipped
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import atomic
 from hydranet_tf.tasks import MISSING
 
@@ -44,15 +45,15 @@ _READERS = min(os.cpu_count(), 8)
 _AHEAD = 4
 
 
-class BadImagesError(ValueError):
+class BadImagesError(HydraNetError, ValueError):
     """More images could not be decoded than the user allows."""
 
 
-class DamagedCacheError(ValueError):
+class DamagedCacheError(HydraNetError, ValueError):
     """Decoded images that cannot be read again."""
 
 
-class TooFewExamplesError(ValueError):
+class TooFewExamplesError(HydraNetError, ValueError):
     """Not even one batch can be filled."""
 
 

@@ -18,7 +18,7 @@ from absl import logging
 from tqdm import tqdm
 
 from hydranet_tf import checkpoints
-from hydranet_tf.data import detection, pipeline, sources
+from hydranet_tf.data import pipeline, sources
 from hydranet_tf.evaluation import (
     capture_plot,
     capture_sensitivity,
@@ -46,21 +46,9 @@ from hydranet_tf.evaluation.findings import (
     task_json,
 )
 from hydranet_tf.inference import predictor, runtimes
-from hydranet_tf.model import logit_model
 from hydranet_tf.tasks import TASKS, Task
 
 SCHEMA_VERSION = 1
-
-# What a wrong path, wrong data or a wrong model raises; each says what to do.
-ERRORS = (
-    runtimes.LoadError,
-    checkpoints.CheckpointError,
-    sources.SourceError,
-    pipeline.BadImagesError,
-    report.ReportError,
-    detection.DetectionError,
-    EvaluationError,
-)
 
 # Above this many bytes of decoded images they are decoded twice, rather than
 # kept between the check and the prediction.
@@ -261,7 +249,7 @@ def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
             f"{workdir} is none; calibrate the workdir, then export it"
         )
     model = checkpoints.load_model(workdir)
-    logits = _logits_for_calibration(logit_model(model), faces, batch_size)
+    logits = _logits_for_calibration(model.logits_model(), faces, batch_size)
     labels = {name: np.tile(v, 2) for name, v in faces.examples.labels.items()}
     found = temperatures.fit(model.tasks, logits, labels)
     folder, _ = checkpoints.newest(workdir)

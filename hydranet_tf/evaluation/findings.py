@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.evaluation import ranges, scores, subgroups
 from hydranet_tf.tasks import GENDER, MISSING, RACE, Task
 
@@ -20,7 +21,7 @@ GROUPING = (GENDER, RACE)
 Arrays = Mapping[str, np.ndarray]
 
 
-class EvaluationError(ValueError):
+class EvaluationError(HydraNetError, ValueError):
     """Answers or labels that cannot be compared; the message says why."""
 
 

@@ -24,7 +24,6 @@ from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.evaluation import report
 from hydranet_tf.evaluation.findings import EvaluationError, Findings
 from hydranet_tf.inference import loading
-from hydranet_tf.model import feature_model
 from hydranet_tf.tasks import MISSING, Task
 
 # As many as the projector's t-SNE moves smoothly in a browser.
@@ -44,7 +43,7 @@ def features_of(path: Path) -> keras.Model:
     """
     network = loading.load(path)
     if network:
-        return feature_model(network)
+        return network.feature_extractor()
     raise EvaluationError(
         "--projector shows features from within a network: expected a workdir of "
         f"train.py or a preset; {path} gives answers alone"

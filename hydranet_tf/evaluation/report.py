@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.evaluation import ranges
 from hydranet_tf.tasks import MISSING, Task
 
@@ -26,7 +27,7 @@ REPORT_HTML = "report.html"
 PREDICTIONS = "predictions.csv"
 
 
-class ReportError(OSError):
+class ReportError(HydraNetError, OSError):
     """A folder in which no report can be written; the message says why."""
 
 

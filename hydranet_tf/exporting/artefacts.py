@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.exporting import parity, saved_model
 from hydranet_tf.io import atomic
 
@@ -23,7 +24,7 @@ PRESET = "preset"
 RECORD = "export.json"
 
 
-class ExportError(RuntimeError):
+class ExportError(HydraNetError, RuntimeError):
     """An export that was refused; the message says what to do."""
 
 

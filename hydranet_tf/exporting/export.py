@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import hydranet_tf
 from hydranet_tf import checkpoints
-from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import sources
 from hydranet_tf.evaluation import report as report_files
 from hydranet_tf.exporting import (
@@ -36,22 +36,11 @@ from hydranet_tf.exporting import (
 )
 from hydranet_tf.exporting.artefacts import Artefact, ExportError
 from hydranet_tf.io import atomic
-from hydranet_tf.model import HydraNet, answer_model
+from hydranet_tf.model import HydraNet
 
 SAVED_MODEL, LITERT, PRESET = "saved_model", "litert", "preset"
 FORMATS = (SAVED_MODEL, LITERT, PRESET)
 DEFAULT_FORMATS = (SAVED_MODEL, LITERT)
-
-
-# What `export_run` raises where the user can do something about it.
-ERRORS = (
-    ExportError,
-    parity.ParityError,
-    litert.UnsupportedOperators,
-    checkpoints.CheckpointError,
-    ConfigError,
-    sources.SourceError,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +122,7 @@ def export_run(
         report: folder of a report of evaluate.py on this run, for the card.
 
     Raises:
-        One of `ERRORS`: if the run, the examples or the output is not
+        hydranet_tf.errors.HydraNetError: if the run, the examples or the output is not
             what it must be, or see `export`.
     """
     _check_request(Path(output), request)
@@ -222,10 +211,10 @@ def export(
     drawn, seen = None, None
     if request.needs_calibration:
         drawn, seen = _calibration_images(model, training)
-    network = answer_model(model)
+    network = model.inference_model()
     in_8_bits = network
     if any(variant in litert.IN_8_BITS for _, variant, _ in request.plan()):
-        in_8_bits = answer_model(rounding.prepared(model))
+        in_8_bits = rounding.prepared(model).inference_model()
     description = saved_model.describe(model.tasks, model.image_size)
     with artefacts.scratch_folder(output) as scratch:
         staged = []

@@ -36,6 +36,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import util as lite_util
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference import litert_metadata
 
 SIGNATURE = "serving_default"
@@ -69,7 +70,7 @@ _BUILTIN_NAMES = {
 }
 
 
-class UnsupportedOperators(RuntimeError):
+class UnsupportedOperators(HydraNetError, RuntimeError):
     """The network needs operators that a plain LiteRT runtime lacks."""
 
 
@@ -120,7 +121,7 @@ def convert(
     """Converts the network to a .tflite file of builtin operators.
 
     Args:
-        answers: `model.answer_model(...)` under the TensorFlow backend.
+        answers: `HydraNet.inference_model()` under the TensorFlow backend.
         variant: of `VARIANTS`.
         calibration: for the variants of `CALIBRATED`: uint8 `[n, size, size,
             3]`, n at least 1; training faces that show every range of

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hydranet_tf.data import pipeline, sources
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.inference import runtimes
 from hydranet_tf.tasks import MISSING, Task
@@ -55,7 +56,7 @@ MAX_MOVE = {
 MAX_LOSS = {"years": 0.25, "accuracy": 0.01}
 
 
-class ParityError(RuntimeError):
+class ParityError(HydraNetError, RuntimeError):
     """Answers that cannot be compared; the message says why."""
 
 

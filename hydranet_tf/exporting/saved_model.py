@@ -60,7 +60,7 @@ def write(answers: keras.Model, description: Mapping[str, Any], folder: Path) ->
     """Writes the network as a SavedModel, warm-up requests included.
 
     Args:
-        answers: `model.answer_model(...)` under the TensorFlow backend.
+        answers: `HydraNet.inference_model()` under the TensorFlow backend.
         description: goes into the asset `tasks.json`, with what the
             signatures alone need to say.
         folder: is made.

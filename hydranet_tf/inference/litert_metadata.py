@@ -23,13 +23,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydranet_tf.errors import HydraNetError
+
 DESCRIPTION = "description.json"
 
 # ZIP knows no year before 1980; a fixed one makes equal networks equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-class MetadataError(ValueError):
+class MetadataError(HydraNetError, ValueError):
     """A .tflite file whose description is missing or does not fit it."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydranet_tf.errors import HydraNetError
+
 if TYPE_CHECKING:
     from hydranet_tf.model import HydraNet
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 _PRESET = "metadata.json"
 
 
-class LoadError(ValueError):
+class LoadError(HydraNetError, ValueError):
     """A path from which no network can be loaded; the message says why."""
 
 

@@ -171,10 +171,9 @@ def load(path: str | os.PathLike | None = None) -> Runtime:
 
 def from_model(model: HydraNet) -> Runtime:
     """Wraps a Keras model in memory, under any backend."""
-    from hydranet_tf.model import answer_model, feature_model
 
-    answers = answer_model(model)
-    features = functools.cache(lambda: feature_model(model))
+    answers = model.inference_model()
+    features = functools.cache(lambda: model.feature_extractor())
     # Keras builds the compiled function on the first call, which two threads
     # must not do at once.
     lock = threading.Lock()

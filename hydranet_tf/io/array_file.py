@@ -18,6 +18,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
+
 _SUFFIX = ".npy"
 # What zipfile and NumPy raise on broken bytes: RuntimeError is zipfile's for
 # encrypted members, NotImplementedError for unknown compression.
@@ -29,7 +31,7 @@ _UNREADABLE = (
 Kind = tuple[tuple[int, ...], str]
 
 
-class ArrayFileError(ValueError):
+class ArrayFileError(HydraNetError, ValueError):
     """A file that is no archive of arrays."""
 
 

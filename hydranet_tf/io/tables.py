@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from hydranet_tf.errors import HydraNetError
+
 _MAX_LISTED = 10
 _LONGEST_CELL = 2**24
 
 
-class SourceError(ValueError):
+class SourceError(HydraNetError, ValueError):
     """Data that cannot be used as it is; the message says what to change."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from hydranet_tf.data import formats, reading
 from hydranet_tf.data.formats import PictureError
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.photos.rows import STANDARD_INPUT
 
 # Taken without a look at their content: what is in them is no picture is told as a row.
@@ -22,7 +23,7 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 _NAMED = 3
 
 
-class PathsError(ValueError):
+class PathsError(HydraNetError, ValueError):
     """Paths that cannot be used; the message says why."""
 
 

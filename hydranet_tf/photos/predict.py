@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from hydranet_tf.data import reading, yunet
 from hydranet_tf.data.detection import DetectionError, Detector
-from hydranet_tf.inference import runtimes
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
 from hydranet_tf.inference.table import (
     FAILED,
@@ -50,18 +50,8 @@ LOCAL, RAY = "local", "ray"
 _DRAWN_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
-class PhotographsError(ValueError):
+class PhotographsError(HydraNetError, ValueError):
     """Folders or files that cannot be written; the message says why."""
-
-
-# What wrong paths and wrong models raise; each says what to do.
-ERRORS = (
-    PhotographsError,
-    collecting.PathsError,
-    rows.RowsError,
-    sharded.ShardError,
-    runtimes.LoadError,
-)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,7 @@ from typing import Any
 import filelock
 
 from hydranet_tf.data.decoding import TRUNCATED
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.table import (
     COLUMNS,
     NO_FACE,
@@ -56,7 +57,7 @@ _BOM = b"\xef\xbb\xbf"
 _FORMULA = re.compile(r"'*([=+@\t\r]|-.)", re.DOTALL)
 
 
-class RowsError(ValueError):
+class RowsError(HydraNetError, ValueError):
     """A file that cannot take rows; the message says why."""
 
 

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from hydranet_tf.errors import HydraNetError
+
 # A batch whose worker died that often is more likely the reason than the victim.
 _RETRIES = 3
 # For the batches under way; Ray would take a third of the memory. It takes no
@@ -25,7 +27,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 Work = Callable[[Any], Any]
 
 
-class ShardError(RuntimeError):
+class ShardError(HydraNetError, RuntimeError):
     """Workers that cannot be had or that died; the message says what to do."""
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import array_file
 
 CONFIG, WEIGHTS, TASKS = "config.json", "weights.npz", "tasks.json"
@@ -41,7 +42,7 @@ _SCALES = ".scales"
 LARGEST = 127
 
 
-class PresetError(ValueError):
+class PresetError(HydraNetError, ValueError):
     """A folder that is no whole preset; the message says what is wrong."""
 
 
@@ -55,14 +56,28 @@ def write(
     """Writes all but the card.
 
     Args:
-        folder: is made.
+        folder: new or empty.
         config: of the network.
         variables: its weights by path. Kernels are rounded to 16 bits: half the size,
             and predictions move by a hundredth of a year.
         tasks: the text of tasks.json.
         origin: goes into metadata.json.
+
+    Raises:
+        PresetError: if the folder holds something, which stays as it is.
     """
-    folder.mkdir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        holds = sorted(path.name for path in folder.iterdir())
+    except FileExistsError:
+        raise PresetError(
+            f"expected a folder for a preset; {folder} is a file"
+        ) from None
+    if holds:
+        raise PresetError(
+            f"expected a new or empty folder for a preset; {folder} holds {holds[0]}. "
+            "Give another folder, or remove this one"
+        )
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / TASKS).write_text(tasks + "\n", encoding="utf-8")
     arrays = {}

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from hydranet_tf.errors import HydraNetError
+
 BYTES, PIXELS = "serving_default", "pixels"
 # The input of each signature.
 INPUTS = {BYTES: "image_bytes", PIXELS: "images"}
@@ -23,7 +25,7 @@ INPUTS = {BYTES: "image_bytes", PIXELS: "images"}
 _LAYOUTS = {"instances", "inputs"}
 
 
-class RequestError(ValueError):
+class RequestError(HydraNetError, ValueError):
     """A request that cannot be answered; the message says what to change."""
 
 

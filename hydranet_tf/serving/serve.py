@@ -11,7 +11,7 @@ from collections.abc import Callable
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from hydranet_tf.inference import runtimes
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Predictor
 from hydranet_tf.serving import app as service
 
@@ -19,12 +19,8 @@ from hydranet_tf.serving import app as service
 _MOST_WORKERS = 8
 
 
-class ServeError(RuntimeError):
+class ServeError(HydraNetError, RuntimeError):
     """A service that cannot be started; the message says why."""
-
-
-# What wrong models and addresses raise; each says what to do.
-ERRORS = (ServeError, runtimes.LoadError)
 
 
 def default_workers() -> int:

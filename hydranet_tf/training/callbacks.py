@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from hydranet_tf import checkpoints, replicas
 from hydranet_tf.checkpoints import Progress
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import atomic
 from hydranet_tf.tasks import score_name
 from hydranet_tf.training import averaging
@@ -28,11 +29,11 @@ _WAY_OUT = (
 )
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDiverged(HydraNetError, ArithmeticError):
     """The loss is no longer a number."""
 
 
-class LogError(RuntimeError):
+class LogError(HydraNetError, RuntimeError):
     """The log of a run cannot be written."""
 
 

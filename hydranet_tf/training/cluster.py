@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from hydranet_tf.config import ConfigError
+from hydranet_tf.errors import HydraNetError
 
 # EX_TEMPFAIL of sysexits.h: start the same command again.
 TRY_AGAIN = 75
@@ -28,7 +29,7 @@ PATIENCE = 15.0
 _INTERVAL = 1.0
 
 
-class WorkerLost(RuntimeError):
+class WorkerLost(HydraNetError, RuntimeError):
     """Another worker of the run is gone; the message says which."""
 
 

@@ -13,12 +13,10 @@ import keras
 from absl import logging
 
 from hydranet_tf import checkpoints, losses
-from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.data.examples import concatenate
 from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.inference import loading
 from hydranet_tf.metrics import task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import score_name
@@ -34,29 +32,15 @@ from hydranet_tf.training import (
     source_scores,
     strategies,
 )
-from hydranet_tf.training.workdir import WorkdirError, describe, opened
-
-# What a user can mend; train.py shows these without a traceback.
-ERRORS = (
-    ConfigError,
-    WorkdirError,
-    callbacks.LogError,
-    callbacks.TrainingDiverged,
-    checkpoints.CheckpointError,
-    pipeline.BadImagesError,
-    pipeline.DamagedCacheError,
-    pipeline.TooFewExamplesError,
-    loading.LoadError,
-    pretrained.WeightsError,
-    sources.SourceError,
-)
+from hydranet_tf.training.workdir import describe, opened
 
 
 def train(
     config: TrainingConfig,
     workdir: str | os.PathLike,
     data: tuple[Faces, Faces] | None = None,
-) -> HydraNet:
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.callbacks.History:
     """Trains a network, or goes on where the same run stopped.
 
     Args:
@@ -65,10 +49,15 @@ def train(
             `config.MAY_CHANGE` may differ). Nothing in it is overwritten.
         data: faces to train on and to validate on; None for those that the settings
             name.
+        callbacks: of your own, called after the logs are complete and before an
+            epoch's checkpoint is written. What they hold is not in the checkpoint:
+            a resumed run begins with new ones.
 
     Returns:
-        The network as it is after the last epoch; the best one is in the
-        workdir.
+        What `fit` returns, of the whole run: `history` has a list for each column of
+        metrics.jsonl, those of epochs before a resume too, `epoch` counts from 0, and
+        `model` is the network as it is after the last epoch. The best one is in the
+        workdir: `hydranet_tf.load(workdir)`.
 
     Raises:
         WorkdirError: if the workdir cannot be written, holds something else,
@@ -100,7 +89,8 @@ def train(
         # A checkpoint has later weights.
         start = None if checkpoints.any_saved(workdir) else initialization.read(config)
         with opened(devices.folder, config):
-            return _train(config, workdir, devices, notice, start, data)
+            model = _train(config, workdir, devices, notice, start, data, callbacks)
+            return _history(model, devices.folder)
 
 
 def _train(
@@ -110,6 +100,7 @@ def _train(
     notice: preemption.Notice,
     start: initialization.Start | None,
     data: tuple[Faces, Faces] | None,
+    extra: Sequence[keras.callbacks.Callback],
 ) -> HydraNet:
     # The chief's is the same; the others read there and write elsewhere.
     workdir = devices.folder
@@ -167,6 +158,7 @@ def _train(
             config.epochs, config.batch_size, validation.examples.source_names
         ),
         *_tensorboard(workdir, devices, validation, config.batch_size),
+        *extra,
         # Last: a checkpoint says that everything before it is on disk.
         callbacks.Checkpointing(
             workdir,
@@ -191,6 +183,17 @@ def _train(
         )
         print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
     return model
+
+
+def _history(model: HydraNet, workdir: Path) -> keras.callbacks.History:
+    """The log of a run in the form of Keras."""
+    rows = callbacks.logged(workdir)
+    history = keras.callbacks.History()
+    history.set_model(model)
+    history.epoch = [int(row["epoch"]) - 1 for row in rows]
+    names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
+    history.history = {name: [row.get(name) for row in rows] for name in names}
+    return history
 
 
 def _ended(config: TrainingConfig, progress: checkpoints.Progress) -> bool:

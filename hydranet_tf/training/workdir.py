@@ -27,6 +27,7 @@ from hydranet_tf import __version__, tasks
 from hydranet_tf.checkpoints import FOLDER
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import atomic
 from hydranet_tf.model import HydraNet
 
@@ -37,7 +38,7 @@ _VERSIONS = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow",
              "tensorflow-datasets")  # fmt: skip
 
 
-class WorkdirError(RuntimeError):
+class WorkdirError(HydraNetError, RuntimeError):
     """A workdir that cannot be used; the message says why."""
 
 

@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hydranet_tf.data import decoding, pipeline
 from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.model import answer_model
 from hydranet_tf.training import averaging
 from hydranet_tf.worst_predictions import spoken, worst
 
@@ -77,7 +76,7 @@ class WorstFaces(keras.callbacks.Callback):
 
     def _answers(self) -> dict[str, np.ndarray]:
         # Once: each would be compiled anew.
-        self._answering = self._answering or answer_model(self.model)
+        self._answering = self._answering or self.model.inference_model()
         # All of one size, so that nothing is compiled for a last smaller one.
         batches = pipeline.validation_batches(self.faces, self.batch_size, False)
         batches = batches.take(math.ceil(len(self.faces) / self.batch_size))

@@ -18,7 +18,6 @@ from small_network import SIZE, random_model
 
 from hydranet_tf.data import graph_decoding
 from hydranet_tf.exporting import litert, saved_model
-from hydranet_tf.model import answer_model
 
 SAMPLE = Path(__file__).resolve().parents[2] / "examples" / "android"
 SOURCES = SAMPLE / "app/src/main/kotlin/org/hydranet/sample"
@@ -42,7 +41,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assets")
     model = random_model()
     litert.write(
-        answer_model(model),
+        model.inference_model(),
         saved_model.describe(model.tasks, SIZE),
         folder / CONSTANTS["MODEL_FILE"][0],
     )

@@ -19,6 +19,7 @@ from hydranet_tf.inference import runtimes
 from hydranet_tf.photos import predict
 from hydranet_tf.training import train
 from hydranet_tf.training.callbacks import StopOnNonFinite, TrainingDiverged
+from hydranet_tf.training.workdir import WorkdirError
 
 COUNT = 30
 
@@ -158,5 +159,5 @@ def test_another_set_of_tasks_is_another_run(tmp_path):
     data = write_table(tmp_path, "age,gender,race")
     train.train(settings(data, tasks="age"), tmp_path / "run")
     again = dataclasses.replace(settings(data), tasks="age,race")
-    with pytest.raises(train.WorkdirError, match="--tasks: 'age' before"):
+    with pytest.raises(WorkdirError, match="--tasks: 'age' before"):
         train.train(again, tmp_path / "run")

@@ -18,7 +18,6 @@ from hydranet_tf import backbones
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.exporting import litert
-from hydranet_tf.model import answer_model
 from hydranet_tf.training import train
 
 pytestmark = pytest.mark.long
@@ -80,7 +79,7 @@ def test_a_run_and_its_export(name, faces, tmp_path):
     )  # fmt: skip
     workdir = tmp_path / "run"
     with eagerly():
-        model = train.train(settings, workdir)
+        model = train.train(settings, workdir).model
     (row,) = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     assert row["step"] == 1
     assert math.isfinite(row["loss"]) and math.isfinite(row["val_age_mae"])
@@ -90,7 +89,7 @@ def test_a_run_and_its_export(name, faces, tmp_path):
     examples = sources.open_source(str(faces), "train", split_lists=str(faces))
     images = pipeline.load_faces(examples, side).images
     settle(model, images)
-    answers = answer_model(model)
+    answers = model.inference_model()
     expected = {k: np.array(v) for k, v in answers(images, training=False).items()}
     # Eight faces, eight answers: a file that ignored its input would be seen.
     assert len(np.unique(expected["race"].round(3), axis=0)) == 8

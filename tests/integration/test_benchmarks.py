@@ -14,7 +14,6 @@ from small_network import random_model
 
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import decoding
-from hydranet_tf.model import answer_model
 
 pytestmark = pytest.mark.bench
 
@@ -88,7 +87,7 @@ def test_neighbours_and_heads_on_the_same_faces(tmp_path):
     for name in (data / "splits" / "validation.txt").read_text().split():
         faces.append(decoding.square(decoding.decode((data / name).read_bytes())))
         labels.append(int(name.split("_")[1]))
-    answers = answer_model(model).predict(np.stack(faces), verbose=0)["gender"]
+    answers = model.inference_model().predict(np.stack(faces), verbose=0)["gender"]
     share = np.mean(answers.argmax(1) == labels)
     assert rows[3]["value"] == pytest.approx(share)
     # The brightness of the faces tells their age: even random features keep it.

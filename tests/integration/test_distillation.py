@@ -221,7 +221,7 @@ def test_a_network_learns_what_its_teacher_says(settings, faces, tmp_path):
         **{**settings, "epochs": 12}, teacher=str(path), teacher_share=1.0,
         learning_rate=3e-3, mixup=0.2,
     )  # fmt: skip
-    model = train.train(config, tmp_path / "run")
+    model = train.train(config, tmp_path / "run").model
     logits = model.predict(faces.images, verbose=0)["gender"]
     assert (faces.examples.labels["gender"] == 0).any()
     assert (logits > 0).all()

@@ -29,7 +29,7 @@ from hydranet_tf.exporting import export, litert, parity, saved_model
 from hydranet_tf.exporting.export import Request
 from hydranet_tf.inference import runtimes
 from hydranet_tf.inference.predictor import Predictor
-from hydranet_tf.model import HydraNet, answer_model
+from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 REPOSITORY = Path(export.__file__).parents[2]
@@ -117,7 +117,7 @@ def test_what_an_export_writes(run):
 @pytest.mark.parametrize("name", ["hydranet", "hydranet.tflite"])
 def test_what_is_exported_answers_as_the_run_does(model, run, name):
     images = random_images(3)
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     found = runtimes.load(run / "output" / name).answers(images)
     assert_same_answers(found, expected)
 
@@ -188,7 +188,7 @@ def test_a_repeated_export_adds_a_version_and_replaces_the_tflite_file(
     other = random_model(seed=1)
     export.export(other, examples, exported, Request(overwrite=True))
     images = random_images(2)
-    expected = answer_model(other).predict_on_batch(images)
+    expected = other.inference_model().predict_on_batch(images)
     for name in ("hydranet/2", "hydranet.tflite"):
         assert_same_answers(runtimes.load(exported / name).answers(images), expected)
     assert contents(exported / "hydranet" / "1") == before
@@ -293,7 +293,7 @@ def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
     # The same weights in float32; 16 bits leave three digits.
     full = HydraNet.from_config(model.get_config())
     full.network.set_weights(model.network.get_weights())
-    expected = answer_model(full).predict_on_batch(images)
+    expected = full.inference_model().predict_on_batch(images)
     assert [artefact.variant for artefact in artefacts] == ["float32", *variants]
     for artefact, (years, probability) in zip(
         artefacts, [(1e-3, 1e-5), (1e-3, 1e-5), (0.1, 5e-3), (2, 0.05)], strict=True
@@ -301,7 +301,7 @@ def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
         found = runtimes.load(artefact.path).answers(images)
         assert_same_answers(found, expected, years, probability)
     assert_same_answers(
-        answer_model(model).predict_on_batch(images), expected, 1.0, 0.02
+        model.inference_model().predict_on_batch(images), expected, 1.0, 0.02
     )
 
 

@@ -180,7 +180,7 @@ def test_an_epoch_of_many_batches_is_as_ever():
 @pytest.mark.parametrize("part", ["backbone", "0.5"])
 def test_what_is_frozen_stays_and_the_rest_learns(data, base, tmp_path, part):
     config = tuned(data, base, freeze=part, epochs=1, learning_rate=1e-2)
-    model = train.train(config, tmp_path / "run")
+    model = train.train(config, tmp_path / "run").model
     before = {v.path: v for v in checkpoints.load_model(base).network.weights}
     heads = {layer for task in TASKS for layer in head_layers(task)}
     changed = {
@@ -197,7 +197,7 @@ def test_what_is_frozen_stays_and_the_rest_learns(data, base, tmp_path, part):
     # It stays so where the run is loaded and resumed.
     loaded = checkpoints.load_model(tmp_path / "run", checkpoints.LAST)
     assert len(loaded.trainable_variables) == len(model.trainable_variables)
-    again = train.train(dataclasses.replace(config, epochs=2), tmp_path / "run")
+    again = train.train(dataclasses.replace(config, epochs=2), tmp_path / "run").model
     for variable in again.network.weights:
         if variable.path.split("/")[0] in frozen:
             np.testing.assert_array_equal(variable, before[variable.path])

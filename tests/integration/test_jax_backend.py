@@ -29,7 +29,7 @@ for precision in precisions:
         image_size=32, width=8, epochs=3, batch_size=12, precision=precision,
         augmentation="none", learning_rate=1e-3,
     )
-    model = train.train(config, f"{folder}/{precision}")
+    model = train.train(config, f"{folder}/{precision}").model
     found[precision] = {
         "log-variances": model.weighting.offsets.dtype,
         "logits": {str(t.dtype) for t in model.network.output.values()}.pop(),

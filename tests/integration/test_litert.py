@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from small_network import SIZE, assert_same_answers, random_images, random_model
 
 from hydranet_tf.exporting import litert, saved_model
-from hydranet_tf.model import HydraNet, answer_model
+from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
 
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def content(model):
-    return litert.convert(answer_model(model))
+    return litert.convert(model.inference_model())
 
 
 class Patches(keras.layers.Layer):
@@ -69,7 +69,7 @@ def test_answers_equal_the_keras_models(model, content):
     signature = Interpreter(model_content=content).get_signature_runner()
     rows = [signature(images=image[np.newaxis].astype(np.float32)) for image in images]
     found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     assert_same_answers(found, expected, years=1e-3, probability=1e-5)
 
 
@@ -98,7 +98,9 @@ def test_flex_operators_in_a_file_are_found(tmp_path):
 def variants(model):
     """Every variant, calibrated on what it is asked about."""
     return {
-        name: litert.convert(answer_model(model), name, calibration=random_images(20))
+        name: litert.convert(
+            model.inference_model(), name, calibration=random_images(20)
+        )
         for name in litert.VARIANTS
     }
 
@@ -171,7 +173,7 @@ def test_only_the_heads_of_int8_are_float(variants):
 
 def test_calibration_on_dull_faces_keeps_the_whole_range_of_pixels(model):
     dull = np.full((2, SIZE, SIZE, 3), 90, np.uint8)
-    content = litert.convert(answer_model(model), "int8", calibration=dull)
+    content = litert.convert(model.inference_model(), "int8", calibration=dull)
     image = signature_of(content).get_input_details()["images"]
     assert image["quantization"] == (1.0, 0)
     assert (dull == 90).all(), "the caller's images stay as they are"
@@ -190,7 +192,10 @@ def test_a_mirrored_network_is_one_file_of_the_same_size(
     images = random_images(20)
     found, plain = (
         litert.convert(
-            answer_model(network), name, calibration=images, dynamic_batch=dynamic_batch
+            network.inference_model(),
+            name,
+            calibration=images,
+            dynamic_batch=dynamic_batch,
         )
         for network in (mirrored, model)
     )
@@ -210,13 +215,13 @@ def test_a_mirrored_network_is_one_file_of_the_same_size(
 def test_a_dynamic_batch_is_resized(model, name):
     images = random_images(7)
     content = litert.convert(
-        answer_model(model), name, calibration=images, dynamic_batch=True
+        model.inference_model(), name, calibration=images, dynamic_batch=True
     )
     assert litert.foreign_operators(content) == []
     interpreter = Interpreter(model_content=content)
     (image,) = interpreter.get_input_details()
     assert image["shape_signature"].tolist() == [-1, SIZE, SIZE, 3]
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     names = interpreter.get_signature_runner().get_output_details()
     for n in (1, 7, 1):
         interpreter.resize_tensor_input(image["index"], [n, SIZE, SIZE, 3])
@@ -235,7 +240,11 @@ def test_the_same_network_gives_the_same_file(model, tmp_path):
         path = tmp_path / name / "small.tflite"
         path.parent.mkdir()
         litert.write(
-            answer_model(model), description, path, "int8", calibration=random_images(4)
+            model.inference_model(),
+            description,
+            path,
+            "int8",
+            calibration=random_images(4),
         )
         contents.append([p.read_bytes() for p in sorted(path.parent.iterdir())])
     assert contents[0] == contents[1]
@@ -245,7 +254,11 @@ def test_the_description_beside_it_and_within_it(model, tmp_path):
     path = tmp_path / "small.tflite"
     description = saved_model.describe(model.tasks, SIZE)
     litert.write(
-        answer_model(model), description, path, "integer", calibration=random_images(4)
+        model.inference_model(),
+        description,
+        path,
+        "integer",
+        calibration=random_images(4),
     )
     content = path.read_bytes()
     beside = json.loads((tmp_path / "small.json").read_text())
@@ -284,7 +297,7 @@ def test_the_description_beside_it_and_within_it(model, tmp_path):
 
 def test_the_files_within_come_out_with_the_standard_library(model, tmp_path):
     path = tmp_path / "small.tflite"
-    litert.write(answer_model(model), saved_model.describe(model.tasks, SIZE), path)
+    litert.write(model.inference_model(), saved_model.describe(model.tasks, SIZE), path)
     subprocess.run(
         [sys.executable, "-m", "zipfile", "-e", path, tmp_path / "out"], check=True
     )
@@ -298,7 +311,7 @@ def test_the_files_within_come_out_with_the_standard_library(model, tmp_path):
 )
 def test_a_distribution_answers_with_its_interval(variant, years):
     """Quantiles stay in float32 in 8 bits too; 20 images span some 40 years."""
-    network = answer_model(random_model(tasks=with_head(TASKS, DISTRIBUTION)))
+    network = random_model(tasks=with_head(TASKS, DISTRIBUTION)).inference_model()
     images = random_images(20)
     expected = network.predict_on_batch(images)
     content = litert.convert(network, variant, calibration=images)

@@ -50,7 +50,7 @@ def test_a_keras_model_is_a_backbone(registry, tmp_path):
         **{**synthetic.tiny_run(tmp_path / "faces"), "backbone": "mine", "width": 0},
         optimizer="sgd", learning_rate=1e-12,
     )  # fmt: skip
-    trained = train.train(config, tmp_path / "run")
+    trained = train.train(config, tmp_path / "run").model
     loaded = checkpoints.load_model(tmp_path / "run")
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     features = keras.Model(

@@ -16,7 +16,6 @@ from hydranet_tf.exporting import (
     parity,
     saved_model,
 )
-from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import AGE, GENDER
 
 ONES = np.ones(200)
@@ -171,7 +170,7 @@ def test_the_sample_is_spread_evenly():
 
 
 def test_times_of_every_file_and_number_of_threads(tmp_path):
-    network = answer_model(random_model())
+    network = random_model().inference_model()
     description = saved_model.describe(random_model().tasks, SIZE)
     paths = [tmp_path / "a.tflite", tmp_path / "b.tflite"]
     litert.write(network, description, paths[0])

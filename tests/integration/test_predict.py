@@ -20,7 +20,6 @@ from small_network import random_model, write_workdir
 
 from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.inference.predictor import Face, Predictor
-from hydranet_tf.model import answer_model
 from hydranet_tf.photos import annotation, lines, predict, rows
 from hydranet_tf.photos.collecting import PathsError, collect
 from hydranet_tf.photos.rows import COLUMNS
@@ -499,7 +498,7 @@ def run(*arguments, cwd, **options):
 def test_the_script_with_all_three_kinds_of_model(folder, tmp_path):
     model = random_model()
     write_workdir(model, tmp_path / "run")
-    network = answer_model(model)
+    network = model.inference_model()
     description = saved_model.describe(model.tasks, model.image_size)
     saved_model.write(network, description, tmp_path / "served" / "1")
     litert.write(network, description, tmp_path / "phone.tflite")
@@ -587,7 +586,7 @@ def phone(tmp_path_factory):
     model = random_model()
     path = tmp_path_factory.mktemp("export") / "phone.tflite"
     description = saved_model.describe(model.tasks, model.image_size)
-    litert.write(answer_model(model), description, path)
+    litert.write(model.inference_model(), description, path)
     return path
 
 

@@ -7,7 +7,6 @@ from ai_edge_litert.interpreter import Interpreter
 from small_network import random_images, random_model
 
 from hydranet_tf.exporting import litert, rounding
-from hydranet_tf.model import answer_model
 
 
 def steps_of(kernel):
@@ -29,7 +28,7 @@ def tuned():
     for kernel in kernels:
         steps, step = steps_of(kernel.numpy())
         kernel.assign(np.round(steps) * step)
-    before = answer_model(model).predict_on_batch(images)["age"]
+    before = model.inference_model().predict_on_batch(images)["age"]
     with tf.GradientTape() as tape:
         age = tf.reduce_mean(model.network(images, training=False)["age"])
     gradients = tape.gradient(age, [kernel.value for kernel in kernels])
@@ -79,7 +78,7 @@ def test_other_kernels_stay_as_they_are():
 def test_fine_tuning_survives_an_export_in_8_bits(tuned, variant):
     model, before = tuned
     images = random_images(16)
-    network = answer_model(model)
+    network = model.inference_model()
     after = network.predict_on_batch(images.astype(np.float32))["age"]
     learned = np.abs(after - before).mean()
     assert learned > 1
@@ -92,7 +91,7 @@ def test_fine_tuning_survives_an_export_in_8_bits(tuned, variant):
             [signature(images=image[None].astype(dtype))["age"] for image in images]
         )
 
-    found = exported(answer_model(rounding.prepared(model)))
+    found = exported(rounding.prepared(model).inference_model())
     assert np.abs(found - after).mean() < 0.3 * learned
     # Without it the grid takes back most of what was learned.
     lost = exported(network)

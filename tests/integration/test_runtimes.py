@@ -26,7 +26,6 @@ from small_network import (
 from hydranet_tf.data import graph_decoding, pipeline, sources
 from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.inference import runtimes
-from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import TASKS
 
 KINDS = ("workdir", "saved_model", "litert")
@@ -43,7 +42,7 @@ def paths(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
     write_workdir(model, folder / "run")
     description = saved_model.describe(model.tasks, SIZE)
-    network = answer_model(model)
+    network = model.inference_model()
     saved_model.write(network, description, folder / "served" / "1")
     litert.write(network, description, folder / "phone.tflite")
     return {
@@ -67,7 +66,7 @@ def test_one_jpeg_gets_the_same_answers_on_every_way(
         (tmp_path / name).write_bytes(encode(image, "JPEG"))
     faces = pipeline.load_faces(sources.open_source(str(tmp_path), "all"), SIZE)
     ((images, _),) = pipeline.evaluation_batches(faces, 2)
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     # Two different images: an answer that ignored its input would be seen.
     assert abs(expected["age"][0] - expected["age"][1]) > 0.1
 
@@ -102,7 +101,7 @@ def test_any_number_of_images(model, loaded_runtimes, kind, n):
     }
     assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
     if n:
-        assert_same_answers(found, answer_model(model).predict_on_batch(images))
+        assert_same_answers(found, model.inference_model().predict_on_batch(images))
 
 
 @pytest.mark.parametrize("kind", ["workdir", "saved_model"])
@@ -149,9 +148,9 @@ def test_a_folder_of_versions_gives_the_highest(paths, tmp_path):
     for version in ("2", "9"):
         shutil.copytree(paths["saved_model"], tmp_path / version)
     description = saved_model.describe(other.tasks, SIZE)
-    saved_model.write(answer_model(other), description, tmp_path / "10")
+    saved_model.write(other.inference_model(), description, tmp_path / "10")
     images = random_images(2)
-    expected = answer_model(other).predict_on_batch(images)
+    expected = other.inference_model().predict_on_batch(images)
     assert_same_answers(runtimes.load(tmp_path).answers(images), expected)
 
 
@@ -226,7 +225,7 @@ def test_a_sidecar_of_another_export(model, phone, tmp_path):
     other = tmp_path / "other" / "phone.tflite"
     other.parent.mkdir()
     description = saved_model.describe(model.tasks, SIZE)
-    litert.write(answer_model(random_model(seed=1)), description, other)
+    litert.write(random_model(seed=1).inference_model(), description, other)
     shutil.copy(other.with_suffix(".json"), phone.with_suffix(".json"))
     refuse(phone, "sha256", "another export")
 
@@ -237,7 +236,7 @@ def test_a_tflite_file_explains_itself(model, phone):
     loaded = runtimes.load(alone)
     assert (loaded.tasks, loaded.image_size) == (TASKS, SIZE)
     images = random_images(2)
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     assert_same_answers(loaded.answers(images), expected)
 
 
@@ -280,13 +279,13 @@ def test_a_description_of_other_tasks(phone):
 def test_a_dynamic_batch_runs_at_full_size(model, tmp_path, alone):
     path = tmp_path / "phone.tflite"
     description = saved_model.describe(model.tasks, SIZE)
-    litert.write(answer_model(model), description, path, dynamic_batch=True)
+    litert.write(model.inference_model(), description, path, dynamic_batch=True)
     if alone:
         path.with_suffix(".json").unlink()
     loaded = runtimes.load(path)
     assert loaded.batch_size == 32
     images = random_images(33)
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     assert_same_answers(loaded.answers(images), expected)
     assert_same_answers(
         loaded.answers(images[:1]), {k: v[:1] for k, v in expected.items()}
@@ -297,10 +296,12 @@ def test_integer_answers_become_years_and_probabilities(model, tmp_path):
     path = tmp_path / "phone.tflite"
     description = saved_model.describe(model.tasks, SIZE)
     images = random_images(20)
-    litert.write(answer_model(model), description, path, "integer", calibration=images)
+    litert.write(
+        model.inference_model(), description, path, "integer", calibration=images
+    )
     found = runtimes.load(path).answers(images)
     assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     assert_same_answers(found, expected, years=3, probability=0.1)
     # Steps of the written scale, not raw levels.
     outputs = json.loads(path.with_suffix(".json").read_text())["outputs"]

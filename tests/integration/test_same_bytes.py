@@ -23,7 +23,6 @@ from hydranet_tf.data import graph_decoding, pipeline, sources
 from hydranet_tf.evaluation import evaluate
 from hydranet_tf.exporting import export, litert, parity
 from hydranet_tf.inference import runtimes
-from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import TASKS
 from hydranet_tf.training import train
 
@@ -82,7 +81,7 @@ def unseen(folder):
 def answers(folder, unseen):
     """By way: what it answers to the bytes of the same files."""
     faces = pipeline.load_faces(unseen, SIZE, cache="none")
-    network = answer_model(checkpoints.load_model(folder / "run"))
+    network = checkpoints.load_model(folder / "run").inference_model()
     batches = [
         network.predict_on_batch(images)
         for images, _ in pipeline.evaluation_batches(faces, 50)

@@ -23,7 +23,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from hydranet_tf.data import graph_decoding
 from hydranet_tf.exporting import saved_model
-from hydranet_tf.model import answer_model
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def model():
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports") / "saved"
     description = saved_model.describe(model.tasks, SIZE)
-    saved_model.write(answer_model(model), description, folder)
+    saved_model.write(model.inference_model(), description, folder)
     return folder
 
 
@@ -54,7 +53,7 @@ def by_bytes(loaded, encoded):
 
 
 def test_the_model_of_these_tests_tells_images_apart(model):
-    answers = answer_model(model).predict_on_batch(random_images(16))
+    answers = model.inference_model().predict_on_batch(random_images(16))
     assert np.ptp(answers["age"]) > 1
     assert 0 < answers["age"].min() and answers["age"].max() < 120
     assert np.ptp(answers["gender"][:, 0]) > 0.01
@@ -86,7 +85,7 @@ def test_signatures_name_their_inputs_and_outputs(
 
 def test_pixels_get_the_keras_models_answers(model, loaded):
     images = random_images(5)
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     assert_same_answers(by_pixels(loaded, images), expected)
 
 
@@ -109,7 +108,7 @@ def test_bytes_are_turned_cropped_and_resized_in_the_graph(model, loaded):
     images = np.stack(
         [graph_decoding.decode_and_resize(e, SIZE).numpy() for e in encoded]
     )
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     assert_same_answers(by_bytes(loaded, encoded), expected)
 
 
@@ -262,7 +261,7 @@ def test_without_the_extra_there_is_no_warm_up_and_a_line_says_so(
     said = []
     monkeypatch.setattr(logging, "info", lambda text, *a: said.append(text % a))
     description = saved_model.describe(model.tasks, SIZE)
-    saved_model.write(answer_model(model), description, tmp_path / "1")
+    saved_model.write(model.inference_model(), description, tmp_path / "1")
     assert not (tmp_path / "1" / "assets.extra").exists()
     (line,) = (line for line in said if "warm-up" in line)
     assert ".[serve]" in line and str(tmp_path / "1") in line

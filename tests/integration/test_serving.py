@@ -23,7 +23,6 @@ from small_network import SIZE, assert_same_answers, encode, random_images, rand
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from hydranet_tf.exporting import saved_model
-from hydranet_tf.model import answer_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVING = REPOSITORY / "examples" / "serving"
@@ -41,7 +40,7 @@ def exports(tmp_path_factory):
         model = random_model(version)
         description = saved_model.describe(model.tasks, SIZE)
         target = folder / "hydranet" / str(version)
-        saved_model.write(answer_model(model), description, target)
+        saved_model.write(model.inference_model(), description, target)
     return folder
 
 

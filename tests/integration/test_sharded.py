@@ -20,8 +20,8 @@ import pytest
 import synthetic
 from small_network import random_model
 
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.exporting import litert, saved_model
-from hydranet_tf.model import answer_model
 from hydranet_tf.photos import predict, sharded
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "phone.tflite"
     network = random_model()
     description = saved_model.describe(network.tasks, network.image_size)
-    litert.write(answer_model(network), description, path)
+    litert.write(network.inference_model(), description, path)
     return path
 
 
@@ -250,7 +250,7 @@ def test_no_ray_at_the_address(fake, monkeypatch):
 def test_without_ray_the_message_says_what_to_install(monkeypatch, model, tmp_path):
     (tmp_path / "a.jpg").write_bytes(synthetic.encoded())
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(predict.ERRORS, match=r"pip install '\.\[ray\]'"):
+    with pytest.raises(HydraNetError, match=r"pip install '\.\[ray\]'"):
         predict.predict(
             [str(tmp_path / "a.jpg")], model, tmp_path / "rows.csv",
             detector=None, runner=predict.RAY,

@@ -18,7 +18,7 @@ from hydranet_tf.metrics import task_metrics
 from hydranet_tf.tasks import TASKS
 from hydranet_tf.training import train
 from hydranet_tf.training.callbacks import TrainingDiverged
-from hydranet_tf.training.train import WorkdirError
+from hydranet_tf.training.workdir import WorkdirError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +59,37 @@ def run(finished, tmp_path):
 def log(workdir):
     lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+class Seen(keras.callbacks.Callback):
+    """Notes what a callback of one's own is told, and what is on disk by then."""
+
+    def __init__(self, workdir):
+        super().__init__()
+        self.workdir, self.epochs, self.checkpoints = Path(workdir), [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((epoch, logs["val_age_mae"]))
+        saved = self.workdir.glob("checkpoints/last-*")
+        self.checkpoints.append(sorted(path.name for path in saved))
+
+
+def test_callbacks_are_called_and_the_history_is_of_the_whole_run(settings, run):
+    seen = Seen(run)
+    longer = dataclasses.replace(settings, epochs=3)
+    history = train.train(longer, run, callbacks=[seen])
+    rows = log(run)
+    assert history.epoch == [0, 1, 2]
+    assert history.history["val_age_mae"] == [row["val_age_mae"] for row in rows]
+    assert "epoch" not in history.history
+    assert history.model.count_params() > 0
+    # Of the third epoch alone, and before its checkpoint.
+    assert seen.epochs == [(2, pytest.approx(rows[2]["val_age_mae"]))]
+    (names,) = seen.checkpoints
+    steps = [int(name.partition("-")[2]) for name in names]
+    assert max(steps) == checkpoints.newest(run, "last")[1].step * 2 // 3
+    # A run that has ended says the same.
+    assert train.train(longer, run).history == history.history
 
 
 def test_a_run_writes_what_is_needed_to_repeat_it(settings, tmp_path, capsys):
@@ -165,22 +196,22 @@ def test_diverged_run_says_where_and_keeps_its_checkpoint(settings, run):
     settings = dataclasses.replace(settings, epochs=4)
     part = sources.open_source(settings.data, "train", split_lists=settings.split_lists)
     poisoned = {**part.labels, "age": np.full(len(part), np.inf, "float32")}
-    load = train._load
+    load = train.load
 
-    def poison(config, split):
-        faces = load(config, split)
-        if split == "validation":
+    def poison(config, splits):
+        faces = load(config, splits)
+        if splits == ["validation"]:
             return faces
         examples = dataclasses.replace(faces.examples, labels=poisoned)
         object.__setattr__(examples, "digest", part.digest)
         return dataclasses.replace(faces, examples=examples)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_load", poison)
+        patch.setattr(train, "load", poison)
         with pytest.raises(TrainingDiverged, match="became inf at step 7"):
             train.train(settings, run)
     assert len(log(run)) == 2
-    model = train.train(settings, run)
+    model = train.train(settings, run).model
     assert [row["epoch"] for row in log(run)] == [1, 2, 3, 4]
     assert all(np.isfinite(w).all() for w in model.get_weights())
 

@@ -37,7 +37,7 @@ def settings(tmp_path_factory):
 def run(settings, tmp_path_factory):
     """A finished run of one epoch, and what training returned."""
     workdir = tmp_path_factory.mktemp("run")
-    return workdir, train.train(settings, workdir)
+    return workdir, train.train(settings, workdir).model
 
 
 def values(model):
@@ -89,8 +89,8 @@ def test_the_average_is_what_was_validated(settings, run):
 def test_training_goes_on_from_the_weights_bit_for_bit(settings, run, tmp_path):
     workdir, _ = run
     twice = dataclasses.replace(settings, epochs=2)
-    unbroken = values(train.train(twice, tmp_path / "unbroken"))
-    resumed = values(train.train(twice, workdir))
+    unbroken = values(train.train(twice, tmp_path / "unbroken").model)
+    resumed = values(train.train(twice, workdir).model)
     for path, value in unbroken.items():
         np.testing.assert_array_equal(resumed[path], value, err_msg=path)
 

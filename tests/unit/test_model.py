@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from hydranet_tf import losses
 from hydranet_tf.metrics import task_metrics
-from hydranet_tf.model import HydraNet, answer_model, logit_model
+from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import DISTRIBUTION, MISSING, TASKS, with_head
 
 SIDE = 32
@@ -91,7 +91,7 @@ def test_logits_and_answers_have_the_documented_shapes():
     assert {k: v.shape for k, v in logits.items()} == {
         "age": (3,), "gender": (3, 1), "race": (3, 5),
     }  # fmt: skip
-    answers = answer_model(model).predict(images, verbose=0)
+    answers = model.inference_model().predict(images, verbose=0)
     assert {k: v.shape for k, v in answers.items()} == {
         "age": (3,), "gender": (3, 2), "race": (3, 5),
     }  # fmt: skip
@@ -110,19 +110,19 @@ def test_answers_stay_in_the_tasks_range():
     images, _ = batch(2)
     for shift, bound in ((-1e3, 0.0), (1e3, 120.0)):
         bias.assign([shift])
-        age = answer_model(model).predict(images, verbose=0)["age"]
+        age = model.inference_model().predict(images, verbose=0)["age"]
         np.testing.assert_array_equal(age, bound)
 
 
 def test_answer_model_holds_nothing_of_training():
     model = HydraNet("tiny", SIDE, augmentation="strong", weighting=learned_weights())
-    paths = [w.path for w in answer_model(model).variables]
+    paths = [w.path for w in model.inference_model().variables]
     assert not [p for p in paths if "log_variance" in p or "augment" in p]
-    assert len(answer_model(model).weights) == len(model.network.weights)
+    assert len(model.inference_model().weights) == len(model.network.weights)
 
 
 def test_uint8_and_float_pixels_are_the_same():
-    model = answer_model(HydraNet("tiny", SIDE))
+    model = HydraNet("tiny", SIDE).inference_model()
     images, _ = batch(2)
     a = model.predict(images, verbose=0)
     b = model.predict(images.astype("float32"), verbose=0)
@@ -185,11 +185,11 @@ def test_answers_are_divided_by_the_temperature_of_their_head():
     config = plain.get_config()
     cooled = HydraNet.from_config({**config, "temperatures": {"race": 2.5}})
     cooled.set_weights(plain.get_weights())
-    found = answer_model(cooled).predict(images, verbose=0)
+    found = cooled.inference_model().predict(images, verbose=0)
     exps = np.exp(logits["race"] / 2.5)
     expected = exps / exps.sum(-1, keepdims=True)
     np.testing.assert_allclose(found["race"], expected, rtol=1e-4)
-    before = answer_model(plain).predict(images, verbose=0)
+    before = plain.inference_model().predict(images, verbose=0)
     np.testing.assert_allclose(found["gender"], before["gender"], rtol=1e-5)
 
 
@@ -206,16 +206,16 @@ def test_a_mirrored_network_answers_the_mean_of_both_faces(tasks):
     assert np.abs(one["race"] - other["race"]).max() > 1e-3
     # Training and validation see each face once.
     np.testing.assert_array_equal(both.predict(images, verbose=0)["race"], one["race"])
-    found = answer_model(both).predict(images, verbose=0)
+    found = both.inference_model().predict(images, verbose=0)
     exps = np.exp((one["race"] + other["race"]) / 2)
     np.testing.assert_allclose(
         found["race"], exps / exps.sum(-1, keepdims=True), rtol=1e-4
     )
     mean = {name: (one[name] + other[name]) / 2 for name in one}
     np.testing.assert_allclose(
-        logit_model(both).predict(images, verbose=0)["age"], mean["age"], rtol=1e-4
+        both.logits_model().predict(images, verbose=0)["age"], mean["age"], rtol=1e-4
     )
     # A face and its mirror image get one answer.
-    turned = answer_model(both).predict(images[:, :, ::-1], verbose=0)
+    turned = both.inference_model().predict(images[:, :, ::-1], verbose=0)
     for name, answers in found.items():
         np.testing.assert_allclose(turned[name], answers, rtol=1e-4, err_msg=name)

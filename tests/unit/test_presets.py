@@ -18,7 +18,7 @@ from hydranet_tf.evaluation import evaluate
 from hydranet_tf.exporting import export
 from hydranet_tf.exporting.export import Request
 from hydranet_tf.inference import runtimes
-from hydranet_tf.model import HydraNet, answer_model
+from hydranet_tf.model import HydraNet
 from hydranet_tf.presets import PresetError
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, from_json, with_head
 
@@ -126,13 +126,13 @@ def test_presets_in_8_bits_are_read_as_ever(shape, tmp_path):
 
 def test_it_answers_as_the_network_does_within_16_bits(model, preset):
     images = random_images(8)
-    expected = answer_model(model).predict_on_batch(images)
+    expected = model.inference_model().predict_on_batch(images)
     # Of the same kind of network with other weights.
-    other = answer_model(random_model(5, model.tasks)).predict_on_batch(images)
+    other = random_model(5, model.tasks).inference_model().predict_on_batch(images)
     loaded = HydraNet.from_preset(preset)
     assert loaded.temperatures == {"race": 1.5}
     for found in (
-        answer_model(loaded).predict_on_batch(images),
+        loaded.inference_model().predict_on_batch(images),
         runtimes.load(preset).answers(images),
     ):
         assert found.keys() == expected.keys()
@@ -215,3 +215,17 @@ def test_settings_that_were_changed_are_told_without_places():
     assert taught.changed() == "--teacher=a.csv,b.csv"
     far = TrainingConfig(teacher="/home/me/a.csv, t/b.csv", start_from="~/runs/one")
     assert far.changed() == "--start_from=one --teacher=a.csv,t/b.csv"
+
+
+def test_it_is_written_as_keras_hub_writes_its_own(model, tmp_path):
+    folder = tmp_path / "new" / "preset"
+    model.save_to_preset(folder)
+    loaded = HydraNet.from_preset(folder)
+    assert loaded.network.count_params() == model.network.count_params()
+    before = (folder / "weights.npz").read_bytes()
+    with pytest.raises(presets.PresetError, match="holds config.json"):
+        random_model(9, model.tasks).save_to_preset(folder)
+    assert (folder / "weights.npz").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(presets.PresetError, match="is a file"):
+        model.save_to_preset(tmp_path / "file")

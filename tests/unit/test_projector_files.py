@@ -17,7 +17,6 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.data.sources import Examples
 from hydranet_tf.evaluation import findings, projector_files
-from hydranet_tf.model import answer_model, feature_model
 from hydranet_tf.tasks import MISSING
 
 
@@ -32,10 +31,10 @@ def written(tmp_path_factory):
         "race": np.array([0, 1, 2, 3, 4, 0, MISSING]),
     }
     ids = np.array(["a.jpg", "b\tb.jpg", "c\nc.jpg", "d", "e", "f", "g"])
-    answers = answer_model(model).predict(images, verbose=0)
+    answers = model.inference_model().predict(images, verbose=0)
     found = findings.find(model.tasks, ids, labels, answers)
     faces = Faces(Examples(ids, labels, read=None), SIZE, images, ())
-    features = feature_model(model)
+    features = model.feature_extractor()
     projector_files.write(features, found, faces, folder, show_faces=True)
     return model, images, found, folder
 
@@ -102,7 +101,7 @@ def test_without_leave_no_face_is_there(written, monkeypatch):
     monkeypatch.setattr(projector_files, "MOST_POINTS", 4)
     faces = Faces(Examples(found.ids, found.labels, read=None), SIZE, images, ())
     # Over the files of before, which had them.
-    projector_files.write(feature_model(model), found, faces, folder)
+    projector_files.write(model.feature_extractor(), found, faces, folder)
     assert not (folder / "sprite.png").exists()
     assert "sprite" not in (folder / "projector_config.pbtxt").read_text()
     assert len((folder / "metadata.tsv").read_text().splitlines()) == 1 + 4

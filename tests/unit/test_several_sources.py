@@ -269,7 +269,7 @@ def test_a_run_that_is_broken_off_goes_on_to_the_same_network(
         patch.setattr(callbacks.ProgressBar, "on_train_batch_end", interrupting)
         with pytest.raises(preemption.Preempted, match="saved at step 12"):
             train.train(settings, tmp_path / "run")
-    model = train.train(settings, tmp_path / "run")
+    model = train.train(settings, tmp_path / "run").model
     expected = checkpoints.load_model(finished, checkpoints.LAST)
     for variable, other in zip(model.weights, expected.weights, strict=True):
         np.testing.assert_array_equal(variable.numpy(), other.numpy(), variable.path)

@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.data.sources import Examples
-from hydranet_tf.model import answer_model
 from hydranet_tf.tasks import MISSING
 from hydranet_tf.training import train, worst_faces
 
@@ -50,7 +49,7 @@ def shown(tmp_path_factory):
         assert event.step == 4
         data = event.tensor_proto.string_val[2]
         pictures[tag] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    answers = answer_model(model).predict(images, verbose=0)
+    answers = model.inference_model().predict(images, verbose=0)
     return images, labels, answers, pictures
 
 
