@@ -42,7 +42,7 @@ def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from hydranet_tf.data import graph_decoding, pipeline, sources
+    from hydranet_tf.data import decoding, pipeline, sources
     from hydranet_tf.inference import runtimes
 
     model = runtimes.load(tflite)
@@ -51,7 +51,7 @@ def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
     answers = model.answers(faces.images)
     figure, axes = plt.subplots(2, 5, figsize=(10, 5.6), layout="constrained")
     for i, axis in enumerate(axes.flat):
-        axis.imshow(graph_decoding.decode(faces.examples.read(i)))
+        axis.imshow(decoding.decode(faces.examples.read(i)))
         axis.set_axis_off()
         lines = [f"{answers['age'][i]:.1f} years"]
         truth = [f"{faces.examples.labels['age'][i]:.0f}"]

@@ -3,8 +3,8 @@
 Two signatures over one network:
 
 - `serving_default`: `image_bytes`, string `[n]`, each a whole JPEG or PNG
-  file. Decoding, turning upright, cropping and resizing happen in the graph
-  with the same `graph_decoding.decode_and_resize` that training used.
+  file. Decoding, turning upright, cropping and resizing happen in the graph, by
+  `graph_decoding.decode_and_resize`, which gives the pixels of training.
 - `pixels`: `images`, uint8 `[n, size, size, 3]`, RGB 0..255.
 
 Both answer a dict: `age` `[n]` in years, `gender` `[n, 2]` and `race` `[n, 5]`
