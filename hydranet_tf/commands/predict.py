@@ -49,7 +49,7 @@ _NO_DETECT = flags.DEFINE_bool(
 )
 # The default of hydranet_tf.data.yunet, which --help does without.
 _MIN_SCORE = flags.DEFINE_float(
-    "min_score", 0.87, "Detection score of the least sure face.", 0, 1
+    "min_score", 0.88, "Detection score of the least sure face.", 0, 1
 )
 _MIN_FACE = flags.DEFINE_integer(
     "min_face", None,
