@@ -21,6 +21,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "tensorflow_datasets",
     ),
     "heic": ("pillow_heif",),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "openvino": ("openvino",),
     "jax": ("jax",),
     "ray": ("ray",),
     "readers": ("pyarrow", "scipy"),

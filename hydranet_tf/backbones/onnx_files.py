@@ -1,21 +1,20 @@
 """Reader of the weights in an ONNX file.
 
 Written after onnx.proto (github.com/onnx/onnx). The file is a message of Protocol
-Buffers: fields, each a key (its number times eight, plus how it is written) and a
-value. Numbers and lengths are in groups of seven bits, the lowest first. Of a model its
-graph is wanted, and of the graph its initializers: names, sizes and 32-bit floats. The
-operators are passed over and nothing is run. Weights in another file are refused.
+Buffers. Of a model its graph is wanted, and of the graph its initializers: names, sizes
+and 32-bit floats. The operators are passed over and nothing is run. Weights in another
+file are refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from hydranet_tf.errors import HydraNetError
+from hydranet_tf.io import protobuf
 
 # Numbers of the fields in ModelProto, GraphProto and TensorProto.
 _GRAPH = 7
@@ -24,9 +23,6 @@ _DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _LOCATION = 1, 2, 4, 8, 9, 14
 # TensorProto.DataType.FLOAT, TensorProto.DataLocation.EXTERNAL.
 _FLOAT = 1
 _EXTERNAL = 1
-# How a value is written: a number, 8 bytes, a length and as many bytes, 4 bytes.
-_NUMBER, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_NUMBER = 10
 
 
 class OnnxFileError(HydraNetError, ValueError):
@@ -48,17 +44,25 @@ def read_initializers(path: str | Path) -> dict[str, np.ndarray]:
 
 def parse_initializers(content: bytes) -> dict[str, np.ndarray]:
     """`read_initializers` of a file's content."""
+    try:
+        found = _initializers(content)
+    except protobuf.ProtobufError as error:
+        raise OnnxFileError(f"it is no ONNX model: {error}") from error
+    if not found:
+        raise OnnxFileError("no weights of an ONNX model were found in it")
+    return found
+
+
+def _initializers(content: bytes) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    for number, graph in _fields(memoryview(content)):
+    for number, graph in protobuf.fields(memoryview(content)):
         if number != _GRAPH or isinstance(graph, int):
             continue
-        for inner, tensor in _fields(graph):
+        for inner, tensor in protobuf.fields(graph):
             if inner == _INITIALIZER and not isinstance(tensor, int):
                 name, values = _tensor(tensor)
                 if values is not None:
                     found[name] = values
-    if not found:
-        raise OnnxFileError("no weights of an ONNX model were found in it")
     return found
 
 
@@ -66,9 +70,9 @@ def _tensor(message: memoryview) -> tuple[str, np.ndarray | None]:
     dims: list[int] = []
     kind, name, location = 0, "", 0
     values = b""
-    for number, value in _fields(message):
+    for number, value in protobuf.fields(message):
         if number == _DIMS:
-            dims += [value] if isinstance(value, int) else list(_numbers(value))
+            dims += [value] if isinstance(value, int) else list(protobuf.numbers(value))
         elif number == _DATA_TYPE and isinstance(value, int):
             kind = value
         elif number == _LOCATION and isinstance(value, int):
@@ -87,45 +91,3 @@ def _tensor(message: memoryview) -> tuple[str, np.ndarray | None]:
             f"the shape {dims}"
         )
     return name, np.frombuffer(values, "<f4").reshape(dims)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field: a whole number, or the bytes of the rest."""
-    at = 0
-    while at < len(message):
-        key, at = _number(message, at)
-        kind = key & 7
-        if kind == _NUMBER:
-            value, at = _number(message, at)
-            yield key >> 3, value
-            continue
-        if kind == _BYTES:
-            size, at = _number(message, at)
-        elif kind in (_FOUR_BYTES, _EIGHT_BYTES):
-            size = 4 if kind == _FOUR_BYTES else 8
-        else:
-            raise OnnxFileError("it is not an ONNX model")
-        if at + size > len(message):
-            raise OnnxFileError("it is no ONNX model, or is cut short")
-        yield key >> 3, message[at : at + size]
-        at += size
-
-
-def _numbers(message: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(message):
-        value, at = _number(message, at)
-        yield value
-
-
-def _number(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for place in range(_LONGEST_NUMBER):
-        if at >= len(message):
-            break
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            return value, at
-    raise OnnxFileError("it is no ONNX model, or is cut short")

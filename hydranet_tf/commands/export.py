@@ -17,7 +17,7 @@ from absl import app, flags, logging
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-_FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: preset.")
+_FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: onnx, preset.")
 _VARIANTS = flags.DEFINE_list(
     "litert_variants", "float32", "Out of float32, float16, dynamic, int8, integer."
 )

@@ -44,6 +44,10 @@ _ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for drawn pictures.")
 _SAVE_CROPS = flags.DEFINE_string(
     "save_crops", None, "Folder for the faces as the network sees them."
 )
+_RUNTIME = flags.DEFINE_enum(
+    "runtime", "auto", ["auto", "litert", "onnxruntime", "openvino"],
+    "What runs a file: LiteRT a .tflite, the others an .onnx.",
+)  # fmt: skip
 _NO_DETECT = flags.DEFINE_bool(
     "no_detect", False, "Search no faces: each picture is one, cut as UTKFace's are."
 )
@@ -82,6 +86,7 @@ def main(paths: list[str]) -> int:
             bom=_BOM.value,
             batch_size=_BATCH_SIZE.value,
             runner=_RUNNER.value,
+            engine=_RUNTIME.value,
         )
         # File names may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")

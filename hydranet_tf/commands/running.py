@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -67,7 +68,8 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
     def missing(error: ImportError) -> NoReturn:
         hint = extras.hint(error)
         if hint is None:
-            raise error
+            traceback.print_exception(error)
+            sys.exit(failed)
         stop(hint)
 
     extended(arguments, stop)

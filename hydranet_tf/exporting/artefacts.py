@@ -82,7 +82,10 @@ def publish(staged: Path, output: Path) -> Path:
         target = output / staged.name
         # The description first: in between, the two do not fit together and
         # the runtime says so instead of naming classes wrongly.
-        os.replace(staged.with_suffix(".json"), target.with_suffix(".json"))
+        sidecar = staged.with_suffix(".json")
+        # One of another suffix is of another file.
+        if staged.suffix == ".tflite":
+            os.replace(sidecar, target.with_suffix(".json"))
         os.replace(staged, target)
         return target
     if staged.name == PRESET:

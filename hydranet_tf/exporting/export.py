@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import hydranet_tf
-from hydranet_tf import checkpoints
+from hydranet_tf import checkpoints, extras
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import sources
 from hydranet_tf.evaluation import report as report_files
@@ -29,6 +29,7 @@ from hydranet_tf.exporting import (
     latency,
     litert,
     model_card,
+    onnx_file,
     parity,
     representative,
     rounding,
@@ -38,8 +39,9 @@ from hydranet_tf.exporting.artefacts import Artefact, ExportError
 from hydranet_tf.io import atomic
 from hydranet_tf.model import HydraNet
 
-SAVED_MODEL, LITERT, PRESET = "saved_model", "litert", "preset"
-FORMATS = (SAVED_MODEL, LITERT, PRESET)
+SAVED_MODEL, LITERT = "saved_model", "litert"
+ONNX, PRESET = "onnx", "preset"
+FORMATS = (SAVED_MODEL, LITERT, ONNX, PRESET)
 DEFAULT_FORMATS = (SAVED_MODEL, LITERT)
 
 
@@ -66,7 +68,7 @@ class Request:
         formats: of `FORMATS`.
         litert_variants: of `litert.VARIANTS`, if LiteRT is among the formats.
         dynamic_batch: LiteRT files take any number of images; by default one.
-        overwrite: replaces .tflite files and a preset that are there. A
+        overwrite: replaces .tflite and .onnx files and a preset that are there. A
             SavedModel version is never replaced.
     """
 
@@ -81,6 +83,8 @@ class Request:
         for name in self.formats:
             if name == SAVED_MODEL:
                 rows.append((name, litert.FLOAT32, artefacts.NAME))
+            elif name == ONNX:
+                rows.append((name, litert.FLOAT32, f"{artefacts.NAME}.onnx"))
             elif name == PRESET:
                 rows.append((name, litert.FLOAT16, artefacts.PRESET))
             else:
@@ -222,6 +226,8 @@ def export(
             path = scratch / file_name
             if name == SAVED_MODEL:
                 saved_model.write(network, description, path)
+            elif name == ONNX:
+                onnx_file.write(network, description, path)
             elif name == PRESET:
                 model.save_to_preset(path, {**(origin or {}), **_made()})
             else:
@@ -321,13 +327,22 @@ def _check_request(output: Path, request: Request) -> None:
             f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow: weights "
             "trained under another backend load there"
         )
+    missing = onnx_file.missing_package() if ONNX in request.formats else None
+    if missing is not None:
+        raise ExportError(
+            f"the format {ONNX} needs the packages {', '.join(onnx_file.PACKAGES)}: "
+            f"{missing}. {extras.command('onnx')} brings them"
+        )
     if output.exists() and not output.is_dir():
         raise ExportError(f"expected a folder as --output; {output} is a file")
     artefacts.read_json(output / artefacts.RECORD)
     for name, _, file_name in request.plan():
         if name == SAVED_MODEL or request.overwrite:
             continue
-        for path in (output / file_name, (output / file_name).with_suffix(".json")):
+        places = [output / file_name]
+        if name == LITERT:
+            places.append(places[0].with_suffix(".json"))
+        for path in places:
             if path.exists():
                 raise ExportError(
                     f"{path} exists already: give another --output, or "

@@ -147,6 +147,8 @@ class Predictor:
         self,
         model: str | os.PathLike | runtimes.Runtime | None = None,
         detector: detection.Detector | None = yunet.find_faces,
+        *,
+        engine: str = runtimes.AUTO,
     ):
         """Loads the model.
 
@@ -157,6 +159,7 @@ class Predictor:
             detector: see `detection.Detector`. None: every picture is a face
                 already, cut as training faces are; its centred square is
                 taken.
+            engine: what runs a file; see `runtimes.load`.
 
         Raises:
             runtimes.LoadError: if the path holds no whole model.
@@ -166,8 +169,8 @@ class Predictor:
         self._source: tuple[Any, ...] | None = None
         if not isinstance(model, runtimes.Runtime):
             here = model is not None and os.path.exists(model)
-            self._source = (os.path.abspath(model) if here else model,)
-            model = runtimes.load(model)
+            self._source = (os.path.abspath(model) if here else model, engine)
+            model = runtimes.load(model, engine)
         known = {(task.name, task.kind, task.classes) for task in TASKS}
         foreign = [
             task.name

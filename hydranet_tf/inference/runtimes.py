@@ -12,14 +12,22 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hydranet_tf import extras
 from hydranet_tf import tasks as tasks_lib
-from hydranet_tf.inference import litert_metadata, loading, released, signatures
+from hydranet_tf.inference import (
+    engines,
+    litert_metadata,
+    loading,
+    onnx_metadata,
+    released,
+    signatures,
+)
 from hydranet_tf.inference.loading import LoadError
 from hydranet_tf.tasks import Task
 
@@ -33,8 +41,13 @@ _BATCH_SIZE = 32
 _KINDS = (
     "a workdir of train.py (with config.json and checkpoints/), or of export.py a "
     "SavedModel folder (with saved_model.pb, or with its versions 1, 2, ...), a "
-    "preset (with metadata.json) or a .tflite file"
+    "preset (with metadata.json), a .tflite or an .onnx file"
 )
+
+# What runs a file; see `load`.
+AUTO, LITERT = "auto", "litert"
+ENGINES = (AUTO, LITERT, *engines.ENGINES)
+_EXTRAS = {engines.ONNX_RUNTIME: "onnx", engines.OPENVINO: "openvino"}
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -50,6 +63,7 @@ class Runtime:
         run: uint8 images `[batch_size or 1, size, size, 3]` to answers.
         run_features: the same images to the pooled features before the heads, float32
             `[batch, features]`; None where the file does not give them.
+        any_batch: `run` takes any number of images up to `batch_size`.
     """
 
     tasks: tuple[Task, ...]
@@ -57,6 +71,7 @@ class Runtime:
     batch_size: int
     run: Run
     run_features: Callable[[np.ndarray], np.ndarray] | None = None
+    any_batch: bool = False
 
     def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Answers every task for every image.
@@ -126,12 +141,14 @@ class Runtime:
         for start in range(0, max(least, len(images)), self.batch_size):
             some = images[start : start + self.batch_size]
             n = len(some)
-            missing = 0 if n == 1 else self.batch_size - n
+            missing = 0 if n == 1 or self.any_batch else self.batch_size - n
             yield np.pad(some, [(0, missing), (0, 0), (0, 0), (0, 0)]), n
 
 
-def load(path: str | os.PathLike | None = None) -> Runtime:
-    """Loads a workdir, a SavedModel, a preset or a .tflite file.
+def load(
+    path: str | os.PathLike | None = None, engine: str = AUTO, threads: int = 1
+) -> Runtime:
+    """Loads a workdir, a SavedModel, a preset, a .tflite or an .onnx file.
 
     Args:
         path: a workdir (its best checkpoint is taken), a SavedModel or the
@@ -140,15 +157,26 @@ def load(path: str | os.PathLike | None = None) -> Runtime:
             that is not there, within it. Where nothing of that name is there, the
             name of a network that comes with the package, of which the .tflite file
             is taken; None is the released one.
+        engine: what runs a file, of `ENGINES`: LiteRT runs a .tflite file, ONNX Runtime
+            or OpenVINO an .onnx file. `AUTO` takes the one that fits and is installed.
+        threads: that one call takes of such an engine; TensorFlow has its own ways.
 
     Raises:
-        LoadError: if it is none of these, or is damaged.
+        LoadError: if it is none of these, is damaged, or the engine does not fit.
     """
+    if engine not in ENGINES:
+        raise LoadError(f"expected a runtime out of {', '.join(ENGINES)}; got {engine}")
     path = Path(released.DEFAULT if path is None else path).expanduser()
     if not path.exists():
         path = released.litert(str(path)) or path
     if path.is_file() and path.suffix == ".tflite":
-        return _load_litert(path)
+        _check_engine(path, engine, (LITERT,))
+        return _load_litert(path, threads)
+    if path.is_file() and path.suffix == ".onnx":
+        _check_engine(path, engine, engines.ENGINES)
+        return _load_onnx(path, engine, threads)
+    if path.exists():
+        _check_engine(path, engine, ())
     if path.is_dir():
         network = loading.load(path)
         if network:
@@ -167,6 +195,19 @@ def load(path: str | os.PathLike | None = None) -> Runtime:
         f"expected {_KINDS}, or the name of a network that comes with the package "
         f"({', '.join(released.names())}); got {path}, {found}"
     )
+
+
+def _check_engine(path: Path, engine: str, fitting: Sequence[str]) -> None:
+    if engine != AUTO and engine not in fitting:
+        raise LoadError(
+            f"{engine} does not run {path}: {' or '.join(fitting) or 'TensorFlow'} "
+            + (
+                f"{' or '.join(fitting)} does"
+                if fitting
+                else "TensorFlow or Keras does"
+            )
+            + f". Leave --runtime at {AUTO}, or export the format that it runs"
+        )
 
 
 def from_model(model: HydraNet) -> Runtime:
@@ -232,7 +273,34 @@ def _load_saved_model(folder: Path) -> Runtime:
     return Runtime(tasks, image_size, _BATCH_SIZE, run)
 
 
-def _load_litert(path: Path) -> Runtime:
+def _load_onnx(path: Path, engine: str, threads: int) -> Runtime:
+    try:
+        description, content = onnx_metadata.read(path)
+    except onnx_metadata.MetadataError as error:
+        raise LoadError(str(error)) from error
+    tasks, image_size = _tasks_and_size(description, f"the description of {path}")
+    there = engines.installed()
+    if engine == AUTO and there:
+        engine = there[0]
+    if engine not in there:
+        wanted = engines.ENGINES if engine == AUTO else [engine]
+        raise LoadError(
+            f"to run {path}, {' or '.join(wanted)} is needed and is not installed: "
+            + " or ".join(extras.command(_EXTRAS[name]) for name in wanted)
+        )
+    try:
+        predict, names = engines.load(engine, content, threads)
+    except engines.EngineError as error:
+        raise LoadError(f"{path} cannot be run by {error}. Export it again") from error
+    _check_names(path, tasks, names)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        return predict(images.astype(np.float32))
+
+    return Runtime(tasks, image_size, _BATCH_SIZE, run, any_batch=True)
+
+
+def _load_litert(path: Path, threads: int) -> Runtime:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -241,7 +309,7 @@ def _load_litert(path: Path) -> Runtime:
         raise LoadError(str(error)) from error
     tasks, image_size = _tasks_and_size(description, f"the description of {path}")
     try:
-        interpreter = Interpreter(model_content=content)
+        interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner()
     except (ValueError, RuntimeError) as error:

@@ -108,6 +108,7 @@ def predict(
     bom: bool = False,
     batch_size: int = 32,
     runner: str = LOCAL,
+    engine: str = "auto",
 ) -> Summary:
     """Answers for every face of many pictures: printed, or appended to a file of rows.
 
@@ -127,6 +128,7 @@ def predict(
         batch_size: pictures that are answered at once.
         runner: `LOCAL` or `RAY`. With the latter the model is a path, and every
             machine finds it and the pictures under the names they have here.
+        engine: what runs the file of a model; see `runtimes.load`.
 
     Raises:
         collecting.PathsError: if there is nothing to read.
@@ -143,7 +145,7 @@ def predict(
     # A name of the package's own networks is the same everywhere.
     if runner == RAY and model is not None and os.path.exists(model):
         model = _absolute(model)
-    make = functools.partial(_Answering, model, detector)
+    make = functools.partial(_Answering, model, detector, engine)
     written = _output(output, files, bom)
     try:
         with written as rows:
@@ -229,10 +231,13 @@ class _Answering:
     """Answers batches; made once in every process that answers."""
 
     def __init__(
-        self, model: Predictor | str | os.PathLike | None, detector: Detector | None
+        self,
+        model: Predictor | str | os.PathLike | None,
+        detector: Detector | None,
+        engine: str,
     ):
         if not isinstance(model, Predictor):
-            model = Predictor(model, detector)
+            model = Predictor(model, detector, engine=engine)
         self._model = model
 
     def __call__(self, batch: Sequence[_Picture]) -> list[dict[str, Any]]:

@@ -114,6 +114,36 @@ def test_what_an_export_writes(run):
     }
 
 
+def test_onnx_beside_others(run, model, tmp_path):
+    """Checked like them, and in nobody's way: hydranet.json is the .tflite's."""
+    output = tmp_path / "output"
+    shutil.copytree(run / "output", output)
+    request = export.Request(formats=("onnx",))
+    done = export.export_run(run / "workdir", output, request, split="all")
+    (artefact,) = done.artefacts
+    assert artefact.path == output / "hydranet.onnx"
+    record = json.loads((output / "export.json").read_text())["hydranet.onnx"]
+    assert record["largest_difference_from_keras"]["pixels"]["age"] <= 0.01
+    before = contents(run / "output")
+    after = contents(output)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"hydranet.onnx", "export.json", "MODEL_CARD.md"}
+    images = random_images(3)
+    expected = runtimes.from_model(model).answers(images)
+    assert_same_answers(runtimes.load(artefact.path).answers(images), expected)
+    with pytest.raises(export.ExportError, match="hydranet.onnx exists already"):
+        export.export_run(run / "workdir", output, request, split="all")
+
+
+def test_onnx_without_its_packages_is_refused_before_any_work(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(export.ExportError, match=r"tf2onnx.*\[onnx\]"):
+        export.export_run(
+            run / "workdir", run / "elsewhere", export.Request(formats=("onnx",))
+        )
+    assert not (run / "elsewhere").exists()
+
+
 @pytest.mark.parametrize("name", ["hydranet", "hydranet.tflite"])
 def test_what_is_exported_answers_as_the_run_does(model, run, name):
     images = random_images(3)

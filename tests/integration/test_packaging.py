@@ -28,7 +28,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs.
-LOCKED_EXTRAS = ("train", "dev", "jax", "ray", "serve", "tf_serving")
+LOCKED_EXTRAS = (
+    "train",
+    "dev",
+    "jax",
+    "onnx",
+    "openvino",
+    "ray",
+    "serve",
+    "tf_serving",
+)
 # What a second lock adds to it, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
@@ -43,6 +52,7 @@ NEVER_IMPORTED = {
     "python-multipart",
     "ruff",
     "setuptools",
+    "tf2onnx",
 }
 
 
@@ -123,20 +133,22 @@ def test_every_import_is_asked_for():
     # A builder's test stands beside it; an export without warm-up requests is
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
-    optional = {"jax", "pillow-heif", "pytest", "ray", "tensorflow-serving-api"}
-    optional |= names("readers")
+    optional = names("onnx") | names("openvino") | names("readers")
+    optional |= {"jax", "pandas", "pillow-heif", "pytest", "ray"}
+    optional |= names("tf_serving")
     assert used - ours - names("serve") <= optional
     # Benchmarks that ask for no peer run in what the tests run in.
-    assert measured <= ours | names("bench") | names("dev")
+    engines = names("onnx") | names("openvino")
+    assert measured <= ours | names("bench") | names("dev") | engines
     assert served <= ours | names("serve") | names("tf_serving")
     # What remakes the reference answers of PyTorch is no test.
-    others = ("heic", "serve", "tf_serving", "reference")
+    others = ("heic", "onnx", "openvino", "serve", "tf_serving", "reference")
     assert tested <= ours | names("dev") | set.union(*map(names, others))
 
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    groups = ("", "train", "bench", "dev", "heic", "ray", "serve", "tf_serving")
+    groups = ("", *LOCKED_EXTRAS, "bench")
     asked = set.union(*(names(group) for group in groups))
     assert asked - imported(folders) == NEVER_IMPORTED
 

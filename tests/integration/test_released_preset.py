@@ -36,7 +36,7 @@ def test_a_photograph_without_any_flag(tmp_path):
     line, meaning, summary = done.stdout.splitlines()
     found = re.fullmatch(
         r"photo\.jpg: (\d+) years \((\d+) to (\d+)\), (\w+) (\d+) %, (\w+) \d+ %; "
-        r"at (\d+), (\d+) to (\d+), (\d+)",
+        r"at (\d+), (\d+) to (\d+), (\d+), score 0\.\d\d",
         line,
     )
     assert found, line
