@@ -91,6 +91,11 @@ class TrainingConfig:
     max_bad_images: int = _setting(
         10, "How many images that cannot be decoded may be left out."
     )
+    crop_faces: bool = _setting(
+        False,
+        "The data are photographs: find the largest face of each and crop it first, as "
+        "predict does.",
+    )
     balance: str = _setting(
         "",
         "Tasks, joined by commas, whose groups (ages by decade) shall count more "

@@ -42,6 +42,8 @@ class Examples:
         source_names: of several sources that were joined, in the order in which
             they were named; empty for one source.
         source: `[n]` which of them each example is from; None for one source.
+        variant: what was done to the images on the way, if anything; it is a part of
+            the digest, which names files of decoded images.
     """
 
     ids: np.ndarray
@@ -51,6 +53,7 @@ class Examples:
     skipped: tuple[Skipped, ...] = ()
     source_names: tuple[str, ...] = ()
     source: np.ndarray | None = None
+    variant: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,7 +94,8 @@ class Examples:
             "\t".join([row[0], *(repr(float(value)) for value in row[1:])])
             for row in zip(*columns, strict=True)
         )
-        text = "\n".join(["\t".join(["id", *names]), *rows])
+        head = ["id", *names, *([self.variant] if self.variant else [])]
+        text = "\n".join(["\t".join(head), *rows])
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -25,7 +25,6 @@ from hydranet_tf.evaluation import (
     crop_plot,
     crop_sensitivity,
     decade_plot,
-    photograph_faces,
     plots,
     projector_files,
     provenance,
@@ -45,7 +44,7 @@ from hydranet_tf.evaluation.findings import (
     groups_json,
     task_json,
 )
-from hydranet_tf.inference import predictor, runtimes
+from hydranet_tf.inference import photograph_faces, predictor, runtimes
 from hydranet_tf.tasks import TASKS, Task
 
 SCHEMA_VERSION = 1
@@ -125,7 +124,7 @@ def evaluate_model(
     )
     found_in = None
     if crop_faces:
-        found_in = photograph_faces.search(opened, predictor.Predictor(loaded))
+        found_in = photograph_faces.search(opened, predictor.Predictor(loaded).find)
         opened = found_in.examples
         if not len(opened):
             raise EvaluationError(

@@ -279,15 +279,7 @@ class Predictor:
 
     def find(self, picture: Picture) -> Found:
         """Finds the faces of one picture and cuts them out."""
-        image, damage = reading.read(picture)
-        size = self.runtime.image_size
-        if self.detector is None:
-            face = decoding.resize(decoding.square(image), size)
-            return Found((None,), face[np.newaxis], damage)
-        found = self._detect(image)
-        chips = [crops.cut(image, crops.locate(face), size) for face in found]
-        empty = np.zeros((0, size, size, 3), np.uint8)
-        return Found(tuple(found), np.stack(chips) if chips else empty, damage)
+        return find(picture, self.runtime.image_size, self.detector)
 
     def answer(self, found: Sequence[Found]) -> list[list[Face]]:
         """Answers for all faces of several pictures at once."""
@@ -304,23 +296,48 @@ class Predictor:
             for one in found
         ]
 
-    def _detect(self, image: np.ndarray) -> list[detection.Detection]:
-        try:
-            found = list(self.detector(image))
-        except detection.DetectionError:
-            raise
-        except Exception as error:  # A user's detector may raise anything.
-            raise detection.DetectionError(
-                f"the detector failed on a picture of {image.shape[1]} x "
-                f"{image.shape[0]} pixels: {type(error).__name__}: {error}"
-            ) from error
-        wrong = [one for one in found if not isinstance(one, detection.Detection)]
-        if wrong:
-            raise detection.DetectionError(
-                "expected from the detector a list of detection.Detection; it has "
-                f"{type(wrong[0]).__name__}"
-            )
-        return sorted(found, key=_area, reverse=True)
+
+def find(picture: Picture, size: int, detector: detection.Detector | None) -> Found:
+    """Finds the faces of one picture and cuts them out.
+
+    Args:
+        picture: see `Predictor`.
+        size: side of the crops in pixels.
+        detector: None takes the centred square of the picture.
+
+    Raises:
+        PictureError: if it cannot be read.
+        detection.DetectionError: if the detector fails.
+    """
+    image, damage = reading.read(picture)
+    if detector is None:
+        face = decoding.resize(decoding.square(image), size)
+        return Found((None,), face[np.newaxis], damage)
+    found = _detect(detector, image)
+    chips = [crops.cut(image, crops.locate(face), size) for face in found]
+    empty = np.zeros((0, size, size, 3), np.uint8)
+    return Found(tuple(found), np.stack(chips) if chips else empty, damage)
+
+
+def _detect(
+    detector: detection.Detector, image: np.ndarray
+) -> list[detection.Detection]:
+    try:
+        found = list(detector(image))
+    except detection.DetectionError:
+        raise
+    except Exception as error:  # A user's detector may raise anything.
+        raise detection.DetectionError(
+            f"the detector failed on a picture of {image.shape[1]} x "
+            f"{image.shape[0]} pixels: {type(error).__name__}: {error}"
+        ) from error
+    wrong = [one for one in found if not isinstance(one, detection.Detection)]
+    if wrong:
+        raise detection.DetectionError(
+            "expected from the detector a list of detection.Detection; it has "
+            f"{type(wrong[0]).__name__}"
+        )
+    return sorted(found, key=_area, reverse=True)
 
 
 def _area(face: detection.Detection) -> float:

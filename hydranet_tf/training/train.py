@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from absl import logging
 
 from hydranet_tf import checkpoints, losses
 from hydranet_tf.config import ConfigError, TrainingConfig
-from hydranet_tf.data import pipeline, sources
+from hydranet_tf.data import pipeline, sources, yunet
 from hydranet_tf.data.examples import concatenate
+from hydranet_tf.data.file_names import Skipped
 from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.inference import photograph_faces, predictor
 from hydranet_tf.metrics import task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import score_name
@@ -360,6 +363,8 @@ def load(config: TrainingConfig, splits: Sequence[str]) -> Faces:
     examples = concatenate(
         [sources.open_source(config.data, s, **config.places()) for s in splits]
     )
+    if config.crop_faces:
+        examples = _cropped(examples, config.image_size)
     labels = {
         name: examples.labels[name]
         for task in config.asked_tasks()
@@ -369,6 +374,30 @@ def load(config: TrainingConfig, splits: Sequence[str]) -> Faces:
     examples = dataclasses.replace(examples, labels=labels)
     return pipeline.load_faces(
         examples, config.image_size, config.cache, config.max_bad_images
+    )
+
+
+def _cropped(examples: sources.Examples, size: int) -> sources.Examples:
+    """The largest face of each photograph; those without are left out and counted."""
+    find = functools.partial(predictor.find, size=size, detector=yunet.find_faces)
+    found = photograph_faces.search(examples, find)
+    missing = found.without_face
+    print(
+        f"{found.pictures:,} photographs searched: {found.with_several:,} with several "
+        f"faces, of which the largest counts, {len(missing):,} without"
+        + (f" ({', '.join(missing[:3])}{' ...' * (len(missing) > 3)})" * bool(missing)),
+        flush=True,
+    )
+    if not len(found.examples):
+        raise sources.SourceError(
+            "--crop_faces: no face was found in any of the photographs; crops of faces "
+            "are used without it"
+        )
+    left_out = tuple(Skipped(example, "no face was found in it") for example in missing)
+    return dataclasses.replace(
+        found.examples,
+        skipped=(*found.examples.skipped, *left_out),
+        variant="crop_faces",
     )
 
 

@@ -14,7 +14,8 @@ from small_network import encode
 
 from hydranet_tf.data import crops, sources
 from hydranet_tf.data.detection import Detection
-from hydranet_tf.evaluation import evaluate, photograph_faces
+from hydranet_tf.evaluation import evaluate
+from hydranet_tf.inference import photograph_faces
 from hydranet_tf.inference.predictor import Predictor
 
 BOXES = {
@@ -52,7 +53,7 @@ def examples_of(files):
 def test_the_largest_face_of_each_goes_on():
     files = pictures()
     found = photograph_faces.search(
-        examples_of(files), Predictor(readable_runtime(), detector)
+        examples_of(files), Predictor(readable_runtime(), detector).find
     )
     assert found.to_json() == {
         "pictures": 4, "without_face": ["photographs/0.png"], "with_several": 1,

@@ -1,12 +1,13 @@
-"""Faces that are found and cropped in labelled photographs before they are scored.
+"""Faces that are found and cropped in labelled photographs before they are used.
 
 An evaluation of photographs goes the way of predict.py: what its detector finds, and
-how it is cropped, is part of the result.
+how it is cropped, is part of the result. Training on photographs goes the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from hydranet_tf.data import sources
 from hydranet_tf.data.formats import PictureError
-from hydranet_tf.inference.predictor import Predictor
+from hydranet_tf.inference.predictor import Found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,12 @@ class Search:
         }
 
 
-def search(examples: sources.Examples, predictor: Predictor) -> Search:
+def search(examples: sources.Examples, find: Callable[[bytes], Found]) -> Search:
     """Finds and crops the faces of labelled photographs.
 
     Args:
         examples: photographs, each labelled for its largest face.
-        predictor: finds and crops; nothing is predicted.
+        find: finds and crops, as `Predictor.find`; nothing is predicted.
 
     Raises:
         detection.DetectionError: if the detector fails.
@@ -59,7 +60,7 @@ def search(examples: sources.Examples, predictor: Predictor) -> Search:
         range(len(examples)), desc="finding faces", unit="img", disable=None
     ):
         try:
-            found = predictor.find(examples.read(number)).crops
+            found = find(examples.read(number)).crops
         except (OSError, PictureError):
             # Whoever decodes it next says what is wrong with it.
             kept.append(number)
