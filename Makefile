@@ -5,6 +5,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 2>/dev/null) python3)
 VENV := .venv
 INSTALLED := $(VENV)/installed
+DEV_INSTALLED := $(VENV)/dev_installed
 DOCS_VENV := .venv_docs
 BENCH_INSTALLED := $(VENV)/bench_installed
 FACE_API := @vladmandic/face-api@1.7.15 @tensorflow/tfjs@4.22.0 \
@@ -18,12 +19,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export PYTHONUNBUFFERED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo web test test_long lint docs bench clean
+.PHONY: help venv demo web test_fast test test_long lint docs bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-venv: $(INSTALLED) ## Make .venv with the packages of requirements.txt
+venv: $(INSTALLED) ## Make .venv with what running, training and serving need
 
 # The stamp is written last, so an installation that was interrupted starts over,
 # and --clear leaves nothing of it.
@@ -32,7 +33,7 @@ $(INSTALLED): requirements.txt
 	  "Python 3.11 or newer is needed; $(PYTHON) is %d.%d. Name one that is: make PYTHON=python3.11" % v[:2])'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
 	  "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing requirements.txt into $(VENV): about 1 GB to download, 3 GB on disk ..."
+	@echo "Installing requirements.txt into $(VENV): about 0.8 GB to download, 2.5 GB on disk; two to five minutes ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
@@ -45,16 +46,27 @@ web: ## Build the page of web/ and serve it on http://localhost:4173
 	  "make web needs node 18.19 or newer and npm. On Debian and Ubuntu: apt install nodejs npm"; exit 1; }
 	@cd web && npm ci --no-audit --no-fund && npm run build && npm run serve
 
-test: venv ## Run the tests (those on real images and in the browser: see .ci/run)
+# What the tests need goes on top: who scores a photograph does without.
+$(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
+	@echo "Adding requirements-dev.txt to $(VENV): the tests' packages, JAX, Ray; a minute or two ..."
+	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+test_fast: $(DEV_INSTALLED) ## Run the unit tests that take no time
+	@$(VENV)/bin/python -m pytest tests/unit --numprocesses=logical --dist=worksteal \
+	  -m "not slow and not real_data and not web and not long and not bench"
+
+test: $(DEV_INSTALLED) ## Run the tests (those on real images and in the browser: see .ci/run)
 	@$(VENV)/bin/python -m pytest --numprocesses=logical --dist=worksteal
 
 # A file to a worker: what a module's fixture makes in minutes is made once.
-test_long: venv ## Run the tests that take a minute and more: many processes, whole runs
+test_long: $(DEV_INSTALLED) ## Run the tests that take a minute and more: many processes, whole runs
 	@$(VENV)/bin/python -m pytest -m long --numprocesses=logical --dist=loadfile
 
-lint: venv ## Check style and formatting
+lint: $(DEV_INSTALLED) ## Check style, formatting and types
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
+	@$(VENV)/bin/python -m mypy
 
 # An environment of its own: some forty megabytes, and nothing of TensorFlow.
 $(DOCS_VENV)/installed: requirements-docs.txt
@@ -66,7 +78,7 @@ docs: $(DOCS_VENV)/installed ## Build the documentation as a site: site/index.ht
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet
 	@echo "site/index.html"
 
-$(BENCH_INSTALLED): $(INSTALLED) requirements-bench.txt
+$(BENCH_INSTALLED): $(DEV_INSTALLED) requirements-bench.txt
 	@echo "Installing requirements-bench.txt into $(VENV): PyTorch and other peers, about 6 GB on disk ..."
 	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-bench.txt
 	@touch $@

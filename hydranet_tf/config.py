@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +420,7 @@ def _require(config, name: str, holds: bool, expected: str) -> None:
 
 def define_flags() -> None:
     """Defines one absl flag for each setting."""
-    define = {
+    define: dict[str, Callable[..., Any]] = {
         "str": flags.DEFINE_string,
         "int": flags.DEFINE_integer,
         "float": flags.DEFINE_float,
@@ -428,10 +428,11 @@ def define_flags() -> None:
     }
     for field in dataclasses.fields(TrainingConfig):
         text, choices = field.metadata["help"], field.metadata["choices"]
+        default: Any = field.default
         if choices:
-            flags.DEFINE_enum(field.name, field.default, choices, text)
+            flags.DEFINE_enum(field.name, default, choices, text)
         else:
-            define[field.type](field.name, field.default, text)
+            define[str(field.type)](field.name, default, text)
 
 
 def from_flags(
@@ -446,7 +447,7 @@ def from_flags(
     Raises:
         ConfigError: on a value that does not make sense.
     """
-    settings = {
+    settings: dict[str, Any] = {
         field.name: values[field.name].value
         for field in dataclasses.fields(TrainingConfig)
     }

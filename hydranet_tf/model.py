@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -193,7 +194,7 @@ class HydraNet(keras.Model):
         size = self.image_size
         images = keras.Input((size, size, 3), name="images")
         logits = self.logits_model()(images)
-        answers = {}
+        answers: dict[str, Any] = {}
         for task in self.tasks:
             # A constant of the graph: nothing of it is left at 1.
             temperature = self.temperatures.get(task.name, 1.0)

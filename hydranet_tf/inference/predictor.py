@@ -56,7 +56,7 @@ class Face:
 
     box: tuple[int, int, int, int] | None
     detection_score: float | None
-    answers: dict[str, float | str] = dataclasses.field(default_factory=dict)
+    answers: dict[str, Any] = dataclasses.field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     landmarks: tuple[tuple[float, float], ...] | None = None
     # Arrays: a comparison of them is no yes or no.
@@ -168,8 +168,9 @@ class Predictor:
         # Where to load it from in another process, whatever folder that works in.
         self._source: tuple[Any, ...] | None = None
         if not isinstance(model, runtimes.Runtime):
-            here = model is not None and os.path.exists(model)
-            self._source = (os.path.abspath(model) if here else model, engine)
+            if model is not None and os.path.exists(model):
+                model = os.path.abspath(model)
+            self._source = (model, engine)
             model = runtimes.load(model, engine)
         known = {(task.name, task.kind, task.classes) for task in TASKS}
         foreign = [
@@ -202,10 +203,11 @@ class Predictor:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.runtime = runtimes.load(*self._source)
+        self.runtime = runtimes.load(*(self._source or ()))
 
+    # A str is a sequence of str, too: the first wins.
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, picture: Picture, *, crops: bool = False, embeddings: bool = False
     ) -> Faces: ...
 
@@ -273,8 +275,8 @@ class Predictor:
                 dataclasses.replace(face, crop=crop, embedding=embedding)
                 for face, crop, embedding in zip(faces, kept, described, strict=True)
             ]
-            is_path = isinstance(picture, (str, os.PathLike))
-            results.append(Faces(faces, picture if is_path else None, one.damage))
+            path = picture if isinstance(picture, (str, os.PathLike)) else None
+            results.append(Faces(faces, path, one.damage))
         return results
 
     def find(self, picture: Picture) -> Found:
@@ -351,7 +353,8 @@ def _face(
     answers: dict[str, np.ndarray],
     row: int,
 ) -> Face:
-    values, probabilities = {}, {}
+    values: dict[str, Any] = {}
+    probabilities: dict[str, dict[str, float]] = {}
     for task in tasks:
         answer = answers[task.name][row]
         if task.is_regression:
@@ -364,8 +367,9 @@ def _face(
     if found is None:
         return Face(None, None, values, probabilities)
     score = None if found.score is None else float(found.score)
-    box = tuple(round(float(end)) for end in found.box)
+    left, top, right, bottom = (round(float(end)) for end in found.box)
     landmarks = found.landmarks and tuple(
         (float(x), float(y)) for x, y in found.landmarks
     )
+    box = (left, top, right, bottom)
     return Face(box, score, values, probabilities, landmarks)

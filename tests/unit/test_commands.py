@@ -14,6 +14,8 @@ import hydranet_tf
 from hydranet_tf import extras
 from hydranet_tf.commands import main
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = REPOSITORY / "hydranet_tf" / "commands"
 

@@ -14,6 +14,8 @@ from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import AGE, DISTRIBUTION, TASKS, with_head
 from hydranet_tf.training import initialization, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):

@@ -19,6 +19,8 @@ from hydranet_tf.data.sources import Examples
 from hydranet_tf.evaluation import findings, projector_files
 from hydranet_tf.tasks import MISSING
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):

@@ -29,6 +29,8 @@ from sample_pictures import astronaut
 from hydranet_tf.inference.predictor import Predictor
 from hydranet_tf.photos import predict, rows
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 120
 MAX_BODY = 1_000_000

@@ -22,6 +22,8 @@ from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING
 from hydranet_tf.training import callbacks, preemption, proportions, train
 
+pytestmark = pytest.mark.slow
+
 
 def write_table(folder, count, split=None):
     """A table beside its pictures; ages and genders alone, as All-Age-Faces has."""

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from hydranet_tf import backbones, model
 from hydranet_tf.backbones import downloads, onnx_files, pretrained
 
+pytestmark = pytest.mark.slow
+
 NAME = "sface"
 
 

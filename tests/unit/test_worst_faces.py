@@ -16,6 +16,8 @@ from hydranet_tf.data.sources import Examples
 from hydranet_tf.tasks import MISSING
 from hydranet_tf.training import train, worst_faces
 
+pytestmark = pytest.mark.slow
+
 SIDE, HEAD = worst_faces._SIDE, 42
 
 
