@@ -147,12 +147,27 @@ def quantile(task: Task, probabilities, level: float):
     Returns:
         float32 `[batch]`, within the task's range.
     """
-    below = ops.cumsum(probabilities, axis=-1) - probabilities
+    return _quantile(task, probabilities, _below(probabilities), level)
+
+
+def _quantile(task: Task, probabilities, below, level: float):
     share = (level - below) / ops.maximum(probabilities, _SMALLEST)
-    # A subtraction, which no backbone has: exports in 8 bits leave the arithmetic
-    # of heads in float32 and know it by its operators.
-    found = ops.sum(ops.clip(share, 0.0, 1.0), axis=-1) - (0.5 - task.low)
+    found = ops.sum(ops.clip(share, 0.0, 1.0), axis=-1) + (task.low - 0.5)
     return ops.clip(found, task.low, task.high)
+
+
+def _below(probabilities):
+    """The probability of all bins before each, `[batch, bins]`.
+
+    A cumulative sum in steps of 1, 2, 4, ... bins (Hillis and Steele 1986), for GPU
+    delegates of LiteRT have no CUMSUM. Subtractions of the negative: TensorFlow makes
+    a bias of an addition to a single row, and flattens it to one axis.
+    """
+    total, step, count = probabilities, 1, probabilities.shape[-1]
+    while step < count:
+        total = total - ops.pad(-total[:, :-step], ((0, 0), (step, 0)))
+        step *= 2
+    return total - probabilities
 
 
 def answers(task: Task, logits) -> dict:
@@ -169,8 +184,9 @@ def answers(task: Task, logits) -> dict:
     """
     probabilities = ops.softmax(ops.cast(logits, "float32"))
     levels = (0.5, (1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
+    below = _below(probabilities)
     return {
-        name: quantile(task, probabilities, level)
+        name: _quantile(task, probabilities, below, level)
         for name, level in zip(task.outputs, levels, strict=True)
     }
 

@@ -16,9 +16,11 @@ from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.capture import Capture
 from hydranet_tf.metrics import MeanOfLabels
 from hydranet_tf.mixup import Mixup
-from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json
+from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json, told_apart
 
 HEAD_UNITS = 128
+# Name of the layer that takes the pixels.
+NORMALISATION = "normalisation"
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -61,7 +63,7 @@ class HydraNet(keras.Model):
     Raises:
         ValueError: on an unknown backbone or augmentation, naming the known;
             on a width that the backbone does not have; on class weights of a
-            task or class that is not there, or below 0.
+            task or class that is not there, or below 0; on tasks that share a name.
     """
 
     def __init__(
@@ -80,8 +82,8 @@ class HydraNet(keras.Model):
         class_weights: Mapping[str, Mapping[str, float]] | None = None,
         name: str = "hydranet",
     ):
-        tasks = tuple(
-            task if isinstance(task, Task) else from_config(task) for task in tasks
+        tasks = told_apart(
+            [task if isinstance(task, Task) else from_config(task) for task in tasks]
         )
         class_weights = losses.checked_class_weights(tasks, class_weights or {})
         augment = Augmentation.of_strength(augmentation, seed)
@@ -216,10 +218,16 @@ class HydraNet(keras.Model):
         images = keras.Input((size, size, 3), name="images")
         if not self.mirrored:
             return keras.Model(images, self.network(images), name="logits")
-        logits = {}
-        for name, values in self.network(_with_mirror_images(images)).items():
-            seen, mirrored = ops.split(values, 2)
-            logits[name] = (seen + mirrored) / 2
+        # Two passes, not a batch of two: GPU delegates of LiteRT take no batch that
+        # changes on the way. Normalised first, so that one operation alone reads the
+        # images: it becomes the input of a file in 8 bits.
+        normalisation = self.network.get_layer(NORMALISATION)
+        trunk = keras.Model(normalisation.output, self.network.output, name="trunk")
+        normalised = normalisation(images)
+        seen, mirrored = trunk(normalised), trunk(_mirror_images(normalised))
+        # Their mean as a subtraction: TensorFlow makes a bias of an addition to a
+        # single row, and flattens it to one axis, which delegates do not take.
+        logits = {name: 0.5 * seen[name] - -0.5 * mirrored[name] for name in seen}
         return keras.Model(images, logits, name="logits")
 
     def feature_extractor(self) -> keras.Model:
@@ -332,19 +340,32 @@ class HydraNet(keras.Model):
         return model
 
 
-def _with_mirror_images(images):
-    """`[n, side, side, 3]` to `[2 n, side, side, 3]`: the faces, then their mirrors.
+def _mirror_images(images):
+    """`[n, side, side, c]` with the columns in reverse order.
 
-    One batch, for a quantiser would give a second pass weights of its own. By one
-    operation that reads the images, for the first one becomes the input of a file
-    in 8 bits; a concatenation with the flipped images would be the second.
+    By operations on four axes that every GPU delegate of LiteRT takes, which a gather
+    and a reversal are not: a convolution of one pixel can put channels in any order.
+    The columns become channels in two steps, of some columns side by side and of how
+    many times there are as many, so that the kernels stay below the 1,024 weights from
+    which on a converter stores 8 bits. Weights are 0 and 1: nothing is rounded.
     """
-    size = images.shape[1]
-    columns = np.arange(size)
-    both = ops.take(images, np.concatenate([columns, columns[::-1]]), axis=2)
-    both = ops.reshape(both, (-1, size, 2, size, 3))
-    both = ops.transpose(both, (2, 0, 1, 3, 4))
-    return ops.reshape(both, (-1, size, size, 3))
+    _, _, size, channels = images.shape
+    side_by_side = min(
+        (n for n in range(1, size + 1) if size % n == 0),
+        key=lambda n: (channels * n) ** 2 + (size // n) ** 2,
+    )
+    groups = size // side_by_side
+
+    def reordered(values, kernel):
+        kernel = ops.convert_to_tensor(kernel[np.newaxis, np.newaxis], "float32")
+        return ops.conv(values, kernel, data_format="channels_last")
+
+    x = ops.reshape(images, (-1, size, groups, side_by_side * channels))
+    x = reordered(x, np.kron(np.eye(side_by_side)[::-1], np.eye(channels)))
+    x = ops.transpose(x, (0, 1, 3, 2))
+    x = reordered(x, np.eye(groups)[::-1])
+    x = ops.transpose(x, (0, 1, 3, 2))
+    return ops.reshape(x, (-1, size, size, channels))
 
 
 def head_layers(task: Task) -> tuple[str, str]:
@@ -385,7 +406,7 @@ def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
         [1 / d for d in row.deviation],
         [-m / d for m, d in zip(row.mean, row.deviation, strict=True)],
         dtype="float32",
-        name="normalisation",
+        name=NORMALISATION,
     )(images)
     features = backbones.features(backbone, x, width)
     logits = {task.name: _head(features, task, dropout, seed) for task in tasks}

@@ -182,7 +182,61 @@ RACE = Task(
     weight_name="gamma",
     classes=("white", "black", "asian", "indian", "others"),
 )
-TASKS: tuple[Task, ...] = (AGE, GENDER, RACE)
+
+
+def told_apart(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks, if their names, outputs and columns are all different.
+
+    Raises:
+        ValueError: naming what two tasks, or two classes of one, share.
+    """
+    for task in tasks:
+        if task.kind not in (REGRESSION, BINARY, CATEGORICAL) or (
+            task.head not in HEADS
+        ):
+            raise ValueError(
+                f"task {task.name}: expected a kind out of {REGRESSION}, {BINARY} and "
+                f"{CATEGORICAL} and a head out of {', '.join(HEADS)}; got "
+                f"{task.kind} and {task.head}"
+            )
+        least = {REGRESSION: 0, BINARY: 2, CATEGORICAL: 2}[task.kind]
+        most = {REGRESSION: 0, BINARY: 2, CATEGORICAL: math.inf}[task.kind]
+        if not least <= len(task.classes) <= most:
+            raise ValueError(
+                f"task {task.name}: a {task.kind} task has not {len(task.classes)} "
+                "classes"
+            )
+    for what, of in (
+        ("name", lambda task: (task.name,)),
+        ("name of a loss weight", lambda task: (task.weight_name,)),
+        # As if each regression had a distribution: heads are chosen later.
+        ("output or column", lambda task: (
+            task.name, task.answer_column, f"{task.name}_low", f"{task.name}_high",
+            task.soft_name, *task.probability_columns,
+        )),
+    ):  # fmt: skip
+        seen: dict[str, str] = {}
+        for task in tasks:
+            for name in of(task):
+                if name in seen:
+                    raise ValueError(
+                        f"two tasks share the {what} {name!r}: {seen[name]} and "
+                        f"{task.name}. Rename one"
+                    )
+                seen[name] = task.name
+    return tuple(tasks)
+
+
+TASKS: tuple[Task, ...] = told_apart((AGE, GENDER, RACE))
+
+
+def foreign(tasks: Sequence[Task]) -> list[str]:
+    """Names of those that mean something else than this version's tasks of the name.
+
+    Labels are indices of classes, so a network and the labels must mean the same.
+    """
+    known = {(task.name, task.kind, task.classes) for task in TASKS}
+    return [t.name for t in tasks if (t.name, t.kind, t.classes) not in known]
 
 
 def register(task: Task) -> None:

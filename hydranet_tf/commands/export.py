@@ -1,6 +1,6 @@
 """Exports a trained run to SavedModel and LiteRT, checked on real examples.
 
-    hydranet export --workdir=runs/faces --output=exports/faces
+    hydranet export --model=runs/faces --output=exports/faces
 
 writes exports/faces/hydranet/1 (SavedModel; 2, 3, ... when repeated),
 exports/faces/hydranet.tflite with hydranet.json, and export.json, and prints
@@ -15,7 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py.", required=True)
+_MODEL = flags.DEFINE_string(
+    "model", None, "Workdir of train.py, a preset, or the name of a released network."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "--model by its earlier name.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
 _FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: onnx, preset.")
 _VARIANTS = flags.DEFINE_list(
@@ -39,6 +42,8 @@ def main(arguments: list[str]) -> None:
     """Exports, checks, and says what was written."""
     if arguments:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
+    if bool(_MODEL.value) == bool(_WORKDIR.value):
+        raise app.UsageError("expected --model=WORKDIR_OR_PRESET (or --workdir)")
     # TensorFlow logs every function and variable that it saves.
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
@@ -48,7 +53,7 @@ def main(arguments: list[str]) -> None:
     others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _COLUMNS, _CLASSES,
               _REPORT)  # fmt: skip
     done = export.export_run(
-        *(_WORKDIR.value, _OUTPUT.value, export.Request(*request)),
+        *(_MODEL.value or _WORKDIR.value, _OUTPUT.value, export.Request(*request)),
         **{flag.name: flag.value for flag in others},
     )
     if done.calibration:

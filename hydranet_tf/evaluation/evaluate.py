@@ -45,7 +45,7 @@ from hydranet_tf.evaluation.findings import (
     task_json,
 )
 from hydranet_tf.inference import photograph_faces, predictor, runtimes
-from hydranet_tf.tasks import TASKS, Task
+from hydranet_tf.tasks import TASKS, Task, foreign
 
 SCHEMA_VERSION = 1
 
@@ -446,8 +446,13 @@ def _check_tasks(tasks: Sequence[Task]) -> None:
     """Labels are indices into `TASKS`' classes; a model must mean the same."""
     known = {task.name: task for task in TASKS}
     for task in tasks:
-        expected = known.get(task.name, task)
-        if (task.kind, task.classes) != (expected.kind, expected.classes):
+        if task.name not in known:
+            raise EvaluationError(
+                f"expected a model that answers some of {', '.join(known)}; this one "
+                f"answers {task.name}: evaluate it with the version that made it"
+            )
+        expected = known[task.name]
+        if foreign([task]):
             raise EvaluationError(
                 f"expected a model that answers {task.name} as {expected.kind} "
                 f"with the classes {list(expected.classes)}; this one answers "

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import hydranet_tf
-from hydranet_tf import checkpoints, extras
+from hydranet_tf import checkpoints, extras, presets
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import sources
 from hydranet_tf.evaluation import report as report_files
@@ -36,8 +36,10 @@ from hydranet_tf.exporting import (
     saved_model,
 )
 from hydranet_tf.exporting.artefacts import Artefact, ExportError
+from hydranet_tf.inference import loading, released
 from hydranet_tf.io import atomic
 from hydranet_tf.model import HydraNet
+from hydranet_tf.tasks import foreign
 
 SAVED_MODEL, LITERT = "saved_model", "litert"
 ONNX, PRESET = "onnx", "preset"
@@ -100,7 +102,7 @@ class Request:
 
 
 def export_run(
-    workdir: str | Path,
+    source: str | Path,
     output: str | Path,
     request: Request = Request(),
     *,
@@ -113,14 +115,16 @@ def export_run(
     classes: str | None = None,
     report: str | Path | None = None,
 ) -> Export:
-    """Exports a run of train.py, checked on real examples.
+    """Exports a run of train.py or a preset, checked on real examples.
 
     Args:
-        workdir: of the run.
+        source: workdir of the run, a preset, or the name of a network that comes with
+            the package.
         output, request: see `export`.
-        checkpoint: `"best"` or `"last"`.
+        checkpoint: `"best"` or `"last"` of a run.
         data: where the examples of the check come from, see
-            `sources.open_source`; None takes what the run was trained on.
+            `sources.open_source`; None takes what the run was trained on. A preset
+            has no data of its own and needs it; representative faces come from it.
         split, data_dir, split_lists, columns, classes: go with `data`; without it,
             all but the split replace those of the run where given.
         report: folder of a report of evaluate.py on this run, for the card.
@@ -130,35 +134,43 @@ def export_run(
             what it must be, or see `export`.
     """
     _check_request(Path(output), request)
-    model = checkpoints.load_model(workdir, which=checkpoint)
-    folder, _ = checkpoints.newest(workdir, which=checkpoint)
-    config = TrainingConfig.from_json(
-        Path(workdir, "config.json").read_text(encoding="utf-8")
-    )
-
+    model, config, origin = _read(source, checkpoint)
+    other = foreign(model.tasks)
+    if other:
+        raise ExportError(
+            f"{source} answers {', '.join(other)} in its own way, and the faces of the "
+            "check have the classes of this version: export it with the version that "
+            "made it"
+        )
     places = {
         "data_dir": data_dir or None,
         "split_lists": split_lists or None,
         "columns": columns or None,
         "classes": classes or None,
     }
-    # The run's own data, and what replaces a part of their place.
-    own = config.places()
-    if data is None:
-        data, places = config.data, {k: v or own[k] for k, v in places.items()}
-        own = places
+    if config is None:
+        if data is None:
+            raise ExportError(
+                f"{source} is a preset, which has no data of its own, and an export is "
+                "checked on real faces: give --data"
+            )
+        own_data, own = data, places
+    else:
+        # The run's own data, and what replaces a part of their place.
+        own = config.places()
+        own_data = config.data
+        if data is None:
+            data, places = own_data, {k: v or own[k] for k, v in places.items()}
+            own = places
     examples = sources.open_source(data, split, **places)
     training = None
     if request.needs_calibration:
-        training = sources.open_source(config.data, "train", **own)
+        training = sources.open_source(own_data, "train", **own)
     origin = {
+        **origin,
         # Names alone: what is given away tells nothing of the machine.
-        "workdir": Path(workdir).resolve().name,
-        "checkpoint": folder.name,
-        "commit": artefacts.read_json(Path(workdir, "run.json")).get("commit"),
         "data": ",".join(Path(part).name for part in str(data).split(",")),
         "split": split,
-        "settings": config.changed(),
     }
     found = None
     if report:
@@ -170,6 +182,39 @@ def export_run(
             )
     return export(
         model, examples, output, request, training=training, origin=origin, report=found
+    )
+
+
+def _read(
+    source: str | Path, checkpoint: str
+) -> tuple[HydraNet, TrainingConfig | None, dict[str, Any]]:
+    """The network, the settings of its run (None of a preset), where it comes from."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = released.preset(str(source)) or path
+    if loading.is_preset(path):
+        if checkpoint != checkpoints.BEST:
+            raise ExportError(
+                f"--checkpoint={checkpoint} is of a workdir, and {source} is a preset, "
+                "which has one network alone: leave it out"
+            )
+        model = loading.load(path)
+        kept = artefacts.read_json(path / presets.METADATA)
+        names = ("workdir", "checkpoint", "commit", "settings")
+        about = {name: kept[name] for name in names if name in kept}
+        return model, None, {**about, "preset": path.resolve().name}
+    model = checkpoints.load_model(path, which=checkpoint)
+    folder, _ = checkpoints.newest(path, which=checkpoint)
+    config = TrainingConfig.from_json((path / "config.json").read_text("utf-8"))
+    return (
+        model,
+        config,
+        {
+            "workdir": path.resolve().name,
+            "checkpoint": folder.name,
+            "commit": artefacts.read_json(path / "run.json").get("commit"),
+            "settings": config.changed(),
+        },
     )
 
 

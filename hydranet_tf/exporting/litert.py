@@ -35,6 +35,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import util as lite_util
+from tensorflow.lite.tools import flatbuffer_utils
 
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference import litert_metadata
@@ -47,21 +48,6 @@ VARIANTS = (FLOAT32, FLOAT16, DYNAMIC, INT8, INTEGER)
 IN_8_BITS = (DYNAMIC, INT8, INTEGER)
 # Those whose ranges of activations come from training faces.
 CALIBRATED = (INT8, INTEGER)
-
-# What heads consist of and, with activations fused into them, no backbone does.
-_OPERATORS_OF_HEADS = (
-    "CONCATENATION",
-    "CUMSUM",
-    "DIV",
-    "FULLY_CONNECTED",
-    "MAXIMUM",
-    "MINIMUM",
-    "RELU",
-    "RESHAPE",
-    "SOFTMAX",
-    "SUB",
-    "SUM",
-)
 
 _BUILTIN_NAMES = {
     number: name
@@ -195,16 +181,70 @@ def _convert_with_float_heads(converter) -> bytes:
     The converter quantises a part of a network only by way of its debugger,
     and that leaves the input in float32.
     """
-    options = tf.lite.experimental.QuantizationDebugOptions(
-        denylisted_ops=list(_OPERATORS_OF_HEADS)
-    )
+    options = tf.lite.experimental.QuantizationDebugOptions()
     debugger = tf.lite.experimental.QuantizationDebugger(
         converter=converter,
         debug_dataset=converter.representative_dataset,
         debug_options=options,
     )
-    content = debugger.get_nondebug_quantized_model()
+    operators_of_heads, nodes = _heads(debugger.calibrated_model)
+    options.denylisted_ops, options.denylisted_nodes = operators_of_heads, nodes
+    content = _without_round_trips(debugger.get_nondebug_quantized_model())
     return lite_util.modify_model_io_type(content, tf.uint8, tf.float32)
+
+
+def _heads(content: bytes) -> tuple[list[str], list[str]]:
+    """What heads compute: the first dense layers, and all that follows.
+
+    A backbone ends in the mean over its last features; it has no dense layer.
+
+    Returns:
+        Names of operators that heads alone have, for the quantiser asks of some by
+        their kind; and of all that they compute.
+    """
+    model = schema.Model.GetRootAs(content)
+    graph = model.Subgraphs(0)
+    nodes: dict[int, str] = {}
+    kinds: dict[bool, set[str]] = {True: set(), False: set()}
+    # Operators stand in an order in which they can run.
+    for step in map(graph.Operators, range(graph.OperatorsLength())):
+        kind = _BUILTIN_NAMES[model.OperatorCodes(step.OpcodeIndex()).BuiltinCode()]
+        inputs = step.InputsAsNumpy().tolist()
+        of_head = kind == "FULLY_CONNECTED" or not nodes.keys().isdisjoint(inputs)
+        kinds[of_head].add(kind)
+        if of_head:
+            for output in step.OutputsAsNumpy().tolist():
+                nodes[output] = graph.Tensors(output).Name().decode()
+    return sorted(kinds[True] - kinds[False]), list(nodes.values())
+
+
+def _without_round_trips(content: bytes) -> bytes:
+    """Takes out what goes to 8 bits and straight back.
+
+    The quantiser gives a softmax a fixed grid of 1/256, whatever it is told of heads.
+    The 121 probabilities of an age would come back as multiples of that, most as 0.
+    """
+    model = flatbuffer_utils.convert_bytearray_to_object(content)
+    graph = model.subgraphs[0]
+
+    def of_kind(operator):
+        return [
+            step
+            for step in graph.operators
+            if model.operatorCodes[step.opcodeIndex].builtinCode == operator
+        ]
+
+    kinds = schema.BuiltinOperator
+    origins = {s.outputs[0]: s.inputs[0] for s in of_kind(kinds.QUANTIZE)}
+    trips = [s for s in of_kind(kinds.DEQUANTIZE) if s.inputs[0] in origins]
+    instead = {s.outputs[0]: origins[s.inputs[0]] for s in trips}
+    needless = {s.inputs[0] for s in trips}
+    for step in graph.operators:
+        step.inputs = [instead.get(tensor, tensor) for tensor in step.inputs]
+    left = [s for s in graph.operators if not any(s is trip for trip in trips)]
+    needless -= {tensor for step in left for tensor in step.inputs}
+    graph.operators = [s for s in left if s.outputs[0] not in needless]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _of_full_range(images: np.ndarray) -> np.ndarray:

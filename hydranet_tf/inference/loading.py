@@ -19,6 +19,11 @@ class LoadError(HydraNetError, ValueError):
     """A path from which no network can be loaded; the message says why."""
 
 
+def is_preset(path: Path) -> bool:
+    """Whether a folder is a preset, as far as its file names tell."""
+    return (path / _PRESET).is_file()
+
+
 def load(path: Path) -> HydraNet | None:
     """The network of a workdir (its best checkpoint) or a preset.
 
@@ -35,7 +40,7 @@ def load(path: Path) -> HydraNet | None:
             return checkpoints.load_model(path, which=checkpoints.BEST)
         except checkpoints.CheckpointError as error:
             raise LoadError(f"cannot load the workdir {path}: {error}") from error
-    if (path / _PRESET).is_file():
+    if is_preset(path):
         from hydranet_tf import presets
         from hydranet_tf.model import HydraNet
 

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from hydranet_tf import tasks
 from hydranet_tf.data import crops, decoding, detection, reading, yunet
 from hydranet_tf.data.formats import PictureError as PictureError
 from hydranet_tf.data.reading import Picture
 from hydranet_tf.inference import runtimes, table
-from hydranet_tf.tasks import TASKS, Task
+from hydranet_tf.tasks import Task
 
 if TYPE_CHECKING:
     import pandas
@@ -162,8 +163,8 @@ class Predictor:
             engine: what runs a file; see `runtimes.load`.
 
         Raises:
-            runtimes.LoadError: if the path holds no whole model.
-            ValueError: if the model answers something that is not in `TASKS`.
+            runtimes.LoadError: if the path holds no whole model, or the model answers
+                something that is not in `TASKS`.
         """
         # Where to load it from in another process, whatever folder that works in.
         self._source: tuple[Any, ...] | None = None
@@ -172,17 +173,12 @@ class Predictor:
                 model = os.path.abspath(model)
             self._source = (model, engine)
             model = runtimes.load(model, engine)
-        known = {(task.name, task.kind, task.classes) for task in TASKS}
-        foreign = [
-            task.name
-            for task in model.tasks
-            if (task.name, task.kind, task.classes) not in known
-        ]
+        foreign = tasks.foreign(model.tasks)
         if foreign:
-            raise ValueError(
+            raise runtimes.LoadError(
                 "expected a model that answers "
-                f"{', '.join(task.name for task in TASKS)} with the classes of this "
-                f"version; this one has its own {', '.join(foreign)}: run it with "
+                f"{', '.join(task.name for task in tasks.TASKS)} with the classes of "
+                f"this version; this one has its own {', '.join(foreign)}: run it with "
                 "the version that made it, or with runtimes.load"
             )
         self.runtime = model

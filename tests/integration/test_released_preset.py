@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu_delegates import check_for_gpu
 from released import LITERT, NAME, PRESET, RECIPE, REPORT
 from sample_pictures import astronaut
 
@@ -83,6 +84,10 @@ def test_file_and_preset_are_the_same_network():
         assert one.probabilities[task] == pytest.approx(
             other.probabilities[task], abs=0.05
         )
+
+
+def test_gpu_delegates_take_the_file_whole(capfd):
+    check_for_gpu(LITERT.read_bytes(), capfd)
 
 
 def test_the_card_quotes_the_report():

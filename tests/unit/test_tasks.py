@@ -1,5 +1,7 @@
 """Labels read from text, and tasks through JSON."""
 
+import dataclasses
+
 import pytest
 
 from hydranet_tf import tasks
@@ -63,3 +65,32 @@ def test_tasks_can_be_told_apart():
     weights = [task.weight_name for task in tasks.TASKS]
     for names in (classes, outputs, weights):
         assert len(names) == len(set(names)) > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint"),
+    [
+        ({"name": "age"}, "share the name 'age'"),
+        ({"weight_name": "beta"}, "share the name of a loss weight 'beta': gender and"),
+        ({"classes": ("white", "white")}, "column 'p_looks_white': looks and looks"),
+        ({"name": "age_low"}, "output or column 'age_low': age and age_low"),
+        ({"name": "predicted_age"}, "output or column 'predicted_age'"),
+        ({"kind": "ordinal"}, "task looks: expected a kind out of regression, binary"),
+        ({"kind": "binary"}, "task looks: a binary task has not 3 classes"),
+        ({"classes": ()}, "a categorical task has not 0 classes"),
+    ],
+)
+def test_a_clash_is_refused_with_its_name(changed, hint):
+    # Shares two classes with race, whose columns have another name.
+    looks = tasks.Task("looks", "categorical", "delta", classes=("white", "black", "x"))
+    assert tasks.told_apart((*tasks.TASKS, looks))[-1] == looks
+    clash = dataclasses.replace(looks, **changed)
+    with pytest.raises(ValueError, match=hint):
+        tasks.told_apart((*tasks.TASKS, clash))
+
+
+def test_tasks_of_another_version_are_told():
+    assert tasks.foreign(tasks.with_head(tasks.TASKS, "distribution")) == []
+    fewer = dataclasses.replace(RACE, classes=RACE.classes[:4])
+    beauty = dataclasses.replace(GENDER, name="beauty")
+    assert tasks.foreign((AGE, fewer, beauty)) == ["race", "beauty"]
