@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from hydranet_tf.data.detection import Detection
 
 # As fractions of the square's side, from its left and top. Medians over 499 chips
-# of UTKFace's validation part, on which `yunet.find_faces` found one face;
-# benchmarks/crop_contract.py measures them anew, and results/crop_contract.json
-# has its quartiles. Left and right as the viewer sees them.
+# of UTKFace's validation part, on which MTCNN found one face. Exported networks carry
+# them, so they stay, and the landmarks of `yunet` are brought to them;
+# benchmarks/crop_contract.py measures how well. Left and right as the viewer sees them.
 CONTRACT: Mapping[str, Any] = {
     "points": {
         "left_eye": (0.32, 0.31),

