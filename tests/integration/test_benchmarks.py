@@ -244,3 +244,21 @@ def test_an_ensemble_by_hand(tmp_path):
     (tmp_path / "b.csv").write_text("id,predicted_age\nx,20\ny,30\n")
     done = subprocess.run([*command, "b.csv"], capture_output=True, cwd=tmp_path)
     assert done.returncode != 0 and b"b.csv does not answer all of" in done.stderr
+
+
+def test_faces_of_two_detectors_are_matched():
+    """Worked by hand: half of a box has an overlap of a half, beside it none."""
+    script = (
+        "import detection\n"
+        "box = (0, 0, 10, 20)\n"
+        "print(detection.overlap(box, (0, 0, 10, 10)))\n"
+        "print(detection.overlap(box, (10, 0, 20, 20)))\n"
+        "before = [[box, (50, 50, 60, 60)], [], [box]]\n"
+        "now = [[(1, 0, 10, 20)], [box], [(9, 0, 20, 20), (0, 0, 11, 20)]]\n"
+        "print(detection.found_again(before, now))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT / "benchmarks", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["0.5", "0.0", "2"], done.stderr
