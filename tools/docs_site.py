@@ -24,7 +24,13 @@ FRONT = "README.md"
 # is made of their docstrings.
 REFERENCE = {
     "Predict": ("inference.predictor", "inference.runtimes", "tasks"),
-    "Photographs": ("photos.predict", "photos.rows", "data.detection", "data.crops"),
+    "Photographs": (
+        "photos.predict",
+        "photos.rows",
+        "data.yunet",
+        "data.detection",
+        "data.crops",
+    ),
     "Network": ("model", "losses", "metrics", "config", "presets"),
     "Train": ("training.train", "data.sources", "data.pipeline"),
     "Evaluate and export": ("evaluation.evaluate", "exporting.export"),
