@@ -1,7 +1,7 @@
 """How well the page of web/ finds and cuts UTKFace's faces.
 
     python benchmarks/browser_detector.py --data=UTKFace \
-        --split_lists=datasets/utkface/splits --json=results/browser_detector.json
+        --split_lists=datasets/utkface/splits --json=bench_output/browser_detector.json
 
 puts chips of the validation part into grey borders of four widths and has the page's
 own code (by node, after `npm ci` in web/) search them; LiteRT runs the detector here.

@@ -1,6 +1,6 @@
 """Our input pipeline against PyTorch's, and both against the decoder alone.
 
-    python benchmarks/decoding.py --data=UTKFace --json=results/decoding.json
+    python benchmarks/decoding.py --data=UTKFace --json=bench_output/decoding.json
 
 counts images per second, in turns:
 

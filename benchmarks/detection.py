@@ -1,6 +1,6 @@
 """Processor time and faces of photographs, beside an earlier commit.
 
-    python benchmarks/detection.py --pictures=FOLDER --json=results/detection.json
+    python benchmarks/detection.py --pictures=FOLDER --json=bench_output/detection.json
 
 takes photographs from a folder, enlarges them to one, two and three megapixels in
 turn, and lets `Predictor` answer for them: this checkout and --baseline, in turns,

@@ -3,7 +3,7 @@
     python evaluate.py --model=runs/one --data=UTKFace \
         --split_lists=datasets/utkface/splits --output=reports/one
     python benchmarks/ensemble.py reports/one/predictions.csv \
-        reports/other/predictions.csv --json=results/ensemble.json
+        reports/other/predictions.csv --json=bench_output/ensemble.json
 
 reads what evaluate.py wrote, and scores each file and the mean of every choice of two
 files and more: years, and probabilities of classes.

@@ -2,7 +2,7 @@
 
     npm install --prefix face_api @vladmandic/face-api@1.7.15 \
         @tensorflow/tfjs@4.22.0 @tensorflow/tfjs-backend-wasm@4.22.0
-    python benchmarks/face_api.py --packages=face_api --json=results/face_api.json
+    python benchmarks/face_api.py --packages=face_api --json=bench_output/face_api.json
 
 lets both answer for one face with one thread, in turns: face-api by TensorFlow.js'
 WebAssembly in node, as it runs where there is no GPU, and ours by LiteRT. Ours is

@@ -1,7 +1,7 @@
 """What it is worth to answer for a face and for its mirror image.
 
     python benchmarks/mirrored.py --preset=hydranet_tf/presets/NAME --data=UTKFace \
-        --split_lists=datasets/utkface/splits --json=results/mirrored.json
+        --split_lists=datasets/utkface/splits --json=bench_output/mirrored.json
 
 scores the validation part as it is, mirrored, and with the mean of both faces' logits.
 """

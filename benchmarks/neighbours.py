@@ -1,7 +1,7 @@
 """Neighbours and support vectors on a network's features, against its own heads.
 
     python benchmarks/neighbours.py --model=runs/utkface_resnet18 --data=UTKFace \
-        --split_lists=datasets/utkface/splits --json=results/neighbours.json
+        --split_lists=datasets/utkface/splits --json=bench_output/neighbours.json
 
 takes the pooled features of a trained network as they are and answers age, gender and
 race of the validation part in three ways: the network's heads, the nearest

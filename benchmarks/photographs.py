@@ -1,7 +1,7 @@
 """predict.py against a loop of one face and one task at a time, and its start.
 
     python benchmarks/photographs.py --data=UTKFace \
-        --peer_python=deepface/bin/python --json=results/photographs.json
+        --peer_python=deepface/bin/python --json=bench_output/photographs.json
 
 times in turns, medians of their ratios:
 

@@ -4,7 +4,7 @@
         --output=weights/dlib_resnet29.npz
     python benchmarks/recipes.py --data=UTKFace --split_lists=datasets/utkface/splits \
         --weights=weights/dlib_resnet29.npz --workdir=runs/recipes \
-        --json=results/recipes.json
+        --json=bench_output/recipes.json
 
 trains a short form of `configs/utkface_dlib29_first.flags` (fewer pixels and epochs),
 and the same with one change at a time, each with every seed, see seeds.py. What pays

@@ -1,6 +1,6 @@
 """Our LiteRT files against the same network in other runtimes, one face at a time.
 
-    python benchmarks/runtimes.py --json=results/runtimes.json
+    python benchmarks/runtimes.py --json=bench_output/runtimes.json
 
 makes an untrained network in PyTorch, gives its weights to ours, writes the float32
 and int8 files, exports the original to ONNX for ONNX Runtime and OpenVINO, checks

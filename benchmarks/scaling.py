@@ -1,6 +1,6 @@
 """How cost grows: with the data set, with the image, with the batch.
 
-    python benchmarks/scaling.py --data=UTKFace --output=results/scaling
+    python benchmarks/scaling.py --data=UTKFace --output=bench_output/scaling
 
 - data sets of 1, 4 and 16 times --pictures, decoded and batched from their files:
   seconds and peak memory;

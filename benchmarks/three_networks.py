@@ -1,6 +1,6 @@
 """One network with three answers against three networks with one answer each.
 
-    python benchmarks/three_networks.py --json=results/three_networks.json
+    python benchmarks/three_networks.py --json=bench_output/three_networks.json
 
 writes float32 LiteRT files of untrained networks and lets them answer for one face
 with one thread: time in turns, memory in processes of their own, above what the

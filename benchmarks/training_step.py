@@ -1,6 +1,6 @@
 """A training step against PyTorch's, and one network against three.
 
-    python benchmarks/training_step.py --json=results/training_step.json
+    python benchmarks/training_step.py --json=bench_output/training_step.json
 
 times, in turns, one step on one random batch, without augmentation:
 

@@ -2,7 +2,7 @@
 
     python benchmarks/weighting.py --data=UTKFace \
         --split_lists=datasets/utkface/splits --workdir=runs/weighting \
-        --json=results/weighting.json
+        --json=bench_output/weighting.json
 
 trains the same small network with the same budget (ResNet18 of quarter width at 32
 pixels, the published loss of MAE, BCE and CE) several times: with learned weights; with

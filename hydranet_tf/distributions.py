@@ -21,7 +21,7 @@ BASE = 0.5
 SHARE = 0.05
 
 # What a nat of difference in shape counts, in the task's unit, beside the distance
-# of the mean; chosen on UTKFace, see experiments.md.
+# of the mean; chosen on UTKFace, see docs/experiments.md.
 SHAPE = 5.0
 
 # Share of the probability between the ends of an interval.

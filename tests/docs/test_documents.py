@@ -92,7 +92,7 @@ def named_flags(words: list[str]) -> set[str]:
 
 def test_the_pages_are_found():
     assert {"README.md", "docs/data.md", "docs/exports.md", "docs/crop.md"} < set(PAGES)
-    assert "results/utkface_lite0/report.md" not in PAGES
+    assert not any(page.endswith("/report.md") for page in PAGES)
     scripts = {script for _, script, _ in python_commands()}
     assert {"train.py", "evaluate.py", "export.py", "predict.py"} < scripts
 
