@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hydranet_tf.tasks import Task
     from hydranet_tf.training.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "HydraNet",
     "Predictor",
