@@ -124,7 +124,8 @@ class TrainingConfig:
     )
     start_from: str = _setting(
         "",
-        "Where the whole network starts: a preset, or the workdir of another run "
+        "Where the whole network starts: a preset, the name of a released network, or "
+        "the workdir of another run "
         "(its best checkpoint, and its learned loss weights). It brings "
         f"{', '.join(INHERITED)} where these flags are not given. Heads that answer "
         "something else start at random. The image size may differ: small faces first, "

@@ -28,3 +28,11 @@ def litert(name: str = DEFAULT) -> Path | None:
     """The .tflite file of one; None where there is none of that name."""
     folder = preset(name)
     return folder and folder / LITERT_FILE
+
+
+def folder_of(path_or_name: str | Path) -> Path:
+    """The folder that is meant: one that is there comes before a name."""
+    path = Path(path_or_name).expanduser()
+    if path.exists():
+        return path
+    return preset(str(path_or_name)) or path

@@ -16,7 +16,7 @@ import numpy as np
 from hydranet_tf import losses, tasks
 from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import INHERITED, LEARNED, ConfigError, TrainingConfig
-from hydranet_tf.inference import loading
+from hydranet_tf.inference import loading, released
 from hydranet_tf.model import HydraNet, head_layers
 
 _BACKBONE = "backbone"
@@ -42,7 +42,8 @@ def inherited(
     """The settings that a network brings to a run that starts from it.
 
     Args:
-        start_from: a workdir or a preset; blank for none.
+        start_from: a workdir, a preset, or the name of a released network; blank for
+            none.
         workdir: of a run that may be resumed; if it started from there, its settings
             are what counts, for the start may be gone.
 
@@ -57,7 +58,7 @@ def inherited(
         before = TrainingConfig.from_json(begun.read_text(encoding="utf-8"))
         if before.start_from == str(start_from):
             return {name: getattr(before, name) for name in INHERITED}
-    folder = Path(start_from).expanduser()
+    folder = released.folder_of(start_from)
     # A workdir's config.json holds the settings of its run.
     for name in ("model.json", "config.json"):
         try:
@@ -88,7 +89,7 @@ def read(config: TrainingConfig) -> Start | None:
             cannot be read or do not fit.
     """
     if config.start_from:
-        return _network(config, Path(config.start_from).expanduser())
+        return _network(config, released.folder_of(config.start_from))
     if not config.backbone_weights:
         return None
     weights = pretrained.read(
@@ -104,8 +105,9 @@ def _network(config: TrainingConfig, path: Path) -> Start:
     network = loading.load(path)
     if network is None:
         raise loading.LoadError(
-            "--start_from: expected a workdir of train.py with a checkpoint, or a "
-            f"preset of export.py; got {path}, which is neither"
+            "--start_from: expected a workdir of train.py with a checkpoint, a preset "
+            f"of export.py, or one of {', '.join(released.names())}; got {path}, which "
+            "is none of them"
         )
     if (network.backbone, network.width) != (config.backbone, config.width or None):
         raise ConfigError(

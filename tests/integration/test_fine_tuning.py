@@ -16,6 +16,7 @@ import synthetic
 from hydranet_tf import checkpoints
 from hydranet_tf.config import INHERITED, ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
+from hydranet_tf.inference import released
 from hydranet_tf.model import head_layers
 from hydranet_tf.tasks import DISTRIBUTION, TASKS
 from hydranet_tf.training import fine_tuning, folds, initialization, proportions, train
@@ -254,3 +255,13 @@ def test_the_command_takes_settings_from_the_start(data, base, tmp_path):
     assert not done.returncode, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert {name: config[name] for name in INHERITED} == initialization.inherited(base)
+
+
+def test_a_released_network_goes_by_its_name(tmp_path, monkeypatch):
+    """From any folder; a folder of that name comes first."""
+    monkeypatch.chdir(tmp_path)
+    brought = initialization.inherited(released.DEFAULT)
+    assert brought["backbone"] == "dlib_resnet29"
+    assert brought == initialization.inherited(released.preset(released.DEFAULT))
+    (tmp_path / released.DEFAULT).mkdir()
+    assert initialization.inherited(released.DEFAULT) == {}
