@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "heic": ("pillow_heif",),
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
     "openvino": ("openvino",),
+    "hub": ("huggingface_hub",),
     "jax": ("jax",),
     "ray": ("ray",),
     "readers": ("pyarrow", "scipy"),

@@ -16,6 +16,7 @@ from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.capture import Capture
 from hydranet_tf.metrics import MeanOfLabels
 from hydranet_tf.mixup import Mixup
+from hydranet_tf.presets import hub
 from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json, told_apart
 
 HEAD_UNITS = 128
@@ -253,10 +254,14 @@ class HydraNet(keras.Model):
     def from_preset(cls, folder: str | os.PathLike) -> HydraNet:
         """Loads what `save_to_preset` wrote, in the precision that is set.
 
+        Args:
+            folder: of the preset, or `hf://OWNER/NAME[@REVISION]` of the Hugging Face
+                Hub.
+
         Raises:
-            hydranet_tf.presets.PresetError: if the folder is no whole preset.
+            hydranet_tf.presets.PresetError: if it is no whole preset.
         """
-        folder = Path(folder).expanduser()
+        folder = hub.resolve(folder)
         config = presets.read_config(folder)
         try:
             model = cls.from_config(config)

@@ -81,7 +81,7 @@ def test_the_code_that_the_pages_show(run, model, tmp_path, monkeypatch, capsys)
     face = random_images(1, seed=5)[0]
     (tmp_path / "face.png").write_bytes(encode(face))
     expected = runtimes.from_model(model).answers(face[np.newaxis])
-    by_litert, by_package = documents.code_blocks("docs/exports.md", "python")
+    by_litert, by_package, *_ = documents.code_blocks("docs/exports.md", "python")
     names = {}
     exec(by_litert, names)
     assert_same_answers(names["answers"], expected)

@@ -31,7 +31,7 @@ SETUP_CFG = REPOSITORY / "setup.cfg"
 LOCKED_EXTRAS = ("train", "heic", "serve", "tf_serving")
 # What a second lock adds to it, for the tests.
 DEV_LOCK = "requirements-dev.txt"
-DEV_EXTRAS = ("dev", "jax", "onnx", "openvino", "ray")
+DEV_EXTRAS = ("dev", "hub", "jax", "onnx", "openvino", "ray")
 # What a third lock adds to both, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
@@ -128,7 +128,7 @@ def test_every_import_is_asked_for():
     # A builder's test stands beside it; an export without warm-up requests is
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
-    optional = names("onnx") | names("openvino") | names("readers")
+    optional = names("hub") | names("onnx") | names("openvino") | names("readers")
     optional |= {"jax", "pandas", "pillow-heif", "pytest", "ray"}
     optional |= names("tf_serving")
     assert used - ours - names("serve") <= optional
@@ -137,7 +137,7 @@ def test_every_import_is_asked_for():
     assert measured <= ours | names("bench") | names("dev") | engines
     assert served <= ours | names("serve") | names("tf_serving")
     # What remakes the reference answers of PyTorch is no test.
-    others = ("heic", "onnx", "openvino", "serve", "tf_serving", "reference")
+    others = ("heic", "hub", "onnx", "openvino", "serve", "tf_serving", "reference")
     assert tested <= ours | names("dev") | set.union(*map(names, others))
 
 
