@@ -148,6 +148,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.batch_size = batch_size
         self._bar = None
         self._seconds = []
+        self._explained = False
 
     def on_epoch_begin(self, epoch, logs=None):
         self._bar = tqdm(
@@ -181,6 +182,13 @@ class ProgressBar(keras.callbacks.Callback):
             line += f"| validation {self._scores(logs, 'val_')} "
         line += f"| {self._weights()} | {logs['images_per_second']:.0f} img/s "
         print(line + f"| {_duration(left)} left", flush=True)
+        if logs["loss"] < 0 and not self._explained:
+            self._explained = True
+            print(
+                "  (a loss below 0 is right: it is a likelihood's negative logarithm "
+                "under learned weights. The scores tell how good the network is)",
+                flush=True,
+            )
         for name in self.sources:
             print(f"  {name}: {self._scores(logs, f'val_{name}/')}", flush=True)
 

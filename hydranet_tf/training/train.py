@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
-from hydranet_tf import checkpoints, losses
+from hydranet_tf import checkpoints, losses, replicas
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources, yunet
 from hydranet_tf.data.examples import concatenate
@@ -470,6 +470,20 @@ def _announce(devices, config, model, training, validation, start, progress) -> 
     if progress.step:
         batches = f" and {progress.batch} batches" if progress.batch else ""
         print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
+    _say_rate(config, devices.folder, model)
+
+
+def _say_rate(config: TrainingConfig, workdir: Path, model: HydraNet) -> None:
+    """Says so where other --epochs change the rate that the last epoch ended with."""
+    rows = callbacks.logged(workdir)
+    before = rows[-1].get("learning_rate") if rows else None
+    now = replicas.number(model.optimizer.learning_rate)
+    if before is not None and not math.isclose(now, before, rel_tol=0.01, abs_tol=1e-9):
+        print(
+            f"the learning rate goes on at {now:.3g}, and was {before:.3g} before: "
+            f"--epochs={config.epochs} is another length of its schedule",
+            flush=True,
+        )
 
 
 def _tensorboard(

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from hydranet_tf.data import pipeline, sources
 from hydranet_tf.metrics import task_metrics
 from hydranet_tf.tasks import TASKS
 from hydranet_tf.training import train
-from hydranet_tf.training.callbacks import TrainingDiverged
+from hydranet_tf.training.callbacks import ProgressBar, TrainingDiverged
 from hydranet_tf.training.workdir import WorkdirError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,28 @@ def test_finished_run_is_not_trained_again_unless_longer(settings, run):
     assert len(log(run)) == 2
     train.train(dataclasses.replace(settings, epochs=3), run)
     assert [row["step"] for row in log(run)] == [3, 6, 9]
+
+
+def test_a_rate_that_jumps_is_said(settings, tmp_path, capsys):
+    """At the end of a cosine it is 0, in the middle of a longer one half."""
+    settings = dataclasses.replace(settings, epochs=1, schedule="cosine")
+    train.train(settings, tmp_path)
+    train.train(settings, tmp_path)
+    assert "learning rate goes on" not in capsys.readouterr().out
+    train.train(dataclasses.replace(settings, epochs=2), tmp_path)
+    assert "goes on at 0.0005, and was 0 before" in capsys.readouterr().out
+
+
+def test_a_loss_below_0_is_explained_once(capsys):
+    bar = ProgressBar(epochs=3, batch_size=8)
+    bar.set_model(SimpleNamespace(tasks=[], task_weights=dict))
+    bar.set_params({"steps": 1})
+    for epoch, loss in enumerate((0.5, -6.7, -6.8)):
+        bar.on_epoch_begin(epoch)
+        bar.on_epoch_end(epoch, {"loss": loss, "seconds": 1, "images_per_second": 8})
+    printed = capsys.readouterr().out
+    assert printed.count("a loss below 0 is right") == 1
+    assert printed.index("epoch 2/3") < printed.index("below 0") < printed.index("3/3")
 
 
 def test_log_lines_after_the_checkpoint_are_dropped(settings, run):
