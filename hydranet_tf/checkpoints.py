@@ -235,7 +235,7 @@ def temperatures_of(workdir: Path, checkpoint: str) -> dict[str, float]:
     except _UNUSABLE as error:
         raise CheckpointError(
             f"{path} is damaged ({error!r}); delete it and run evaluate.py "
-            "--calibrate again"
+            "--fit_temperatures again"
         ) from error
 
 

@@ -20,6 +20,9 @@ from hydranet_tf.errors import HydraNetError
 from hydranet_tf.tasks import HEADS, TASKS, VALUE, Task, with_head
 
 LEARNED = "learned"
+# Settings by the names that they had before 0.2. Flags of these names go on working for
+# one version, and files that hold them are read.
+RENAMED = {"mirrored": "flip_tta", "teacher_share": "distillation_weight"}
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -28,7 +31,7 @@ AUTO, ONE_DEVICE, MIRRORED, MULTI_WORKER, TPU = STRATEGIES = (
 )  # fmt: skip
 
 # Settings that a network has, and `start_from` brings.
-INHERITED = ("backbone", "width", "image_size", "tasks", "age_head", "mirrored")
+INHERITED = ("backbone", "width", "image_size", "tasks", "age_head", "flip_tta")
 
 # Settings that say where things lie or how far to go; a run that is resumed
 # may change them. Everything else makes another run. What data and teacher say is
@@ -146,7 +149,7 @@ class TrainingConfig:
         "published, or by a distribution over years, which also gives an interval.",
         HEADS,
     )
-    mirrored: bool = _setting(
+    flip_tta: bool = _setting(
         False,
         "The trained network answers with the mean over a face and its mirror "
         "image: nearer to the labels, and twice the time. Training does not change.",
@@ -163,7 +166,7 @@ class TrainingConfig:
         "commas, with columns id, p_TASK_CLASS and predicted_age as predictions.csv "
         "of evaluate.py; empty for none. Labels are blended with their mean.",
     )
-    teacher_share: float = _setting(
+    distillation_weight: float = _setting(
         0.5, "How much of a blended label is the teacher's answer."
     )
     loss_weights: str = _setting(
@@ -284,7 +287,12 @@ class TrainingConfig:
             f"0 for {self.backbone}, which has no width to choose",
         )
         _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
-        _require(self, "teacher_share", 0 <= self.teacher_share <= 1, "from 0 to 1")
+        _require(
+            self,
+            "distillation_weight",
+            0 <= self.distillation_weight <= 1,
+            "from 0 to 1",
+        )
         _require(self, "mixup", 0 <= self.mixup <= 0.5, "from 0 to 0.5")
         _require(self, "momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         _require(self, "ema_momentum", 0 <= self.ema_momentum < 1, "from 0 to below 1")
@@ -379,7 +387,9 @@ class TrainingConfig:
         Raises:
             ConfigError: on a setting that this version does not know.
         """
-        values = json.loads(text)
+        values = {
+            RENAMED.get(name, name): value for name, value in json.loads(text).items()
+        }
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -434,6 +444,8 @@ def define_flags() -> None:
             flags.DEFINE_enum(field.name, default, choices, text)
         else:
             define[str(field.type)](field.name, default, text)
+    for old, name in RENAMED.items():
+        flags.DEFINE_alias(old, name)
 
 
 def from_flags(

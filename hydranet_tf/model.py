@@ -23,6 +23,9 @@ HEAD_UNITS = 128
 # Name of the layer that takes the pixels.
 NORMALISATION = "normalisation"
 
+# Names in descriptions that earlier versions wrote.
+_RENAMED = {"mirrored": "flip_tta"}
+
 
 @keras.saving.register_keras_serializable("hydranet_tf")
 class HydraNet(keras.Model):
@@ -55,7 +58,7 @@ class HydraNet(keras.Model):
         tasks: what is answered.
         temperatures: by task name, what `inference_model` divides logits by, see
             `temperatures.fit`; 1.0 for a task that is not named.
-        mirrored: `inference_model` looks at each face and at its mirror image, and
+        flip_tta: `inference_model` looks at each face and at its mirror image, and
             answers with the mean of their logits: twice the work. Training and
             its validation look once.
         class_weights: by task name and class name, what a label of the class counts
@@ -79,7 +82,7 @@ class HydraNet(keras.Model):
         seed: int = 0,
         tasks: Sequence[Task] = TASKS,
         temperatures: Mapping[str, float] | None = None,
-        mirrored: bool = False,
+        flip_tta: bool = False,
         class_weights: Mapping[str, Mapping[str, float]] | None = None,
         name: str = "hydranet",
     ):
@@ -105,7 +108,7 @@ class HydraNet(keras.Model):
         self.seed = seed
         self.tasks = tasks
         self.temperatures = dict(temperatures or {})
-        self.mirrored = mirrored
+        self.flip_tta = flip_tta
         self.class_weights = class_weights
         self.network = network
         self.weighting = weighting or losses.learned_weights(tasks)
@@ -217,7 +220,7 @@ class HydraNet(keras.Model):
         """
         size = self.image_size
         images = keras.Input((size, size, 3), name="images")
-        if not self.mirrored:
+        if not self.flip_tta:
             return keras.Model(images, self.network(images), name="logits")
         # Two passes, not a batch of two: GPU delegates of LiteRT take no batch that
         # changes on the way. Normalised first, so that one operation alone reads the
@@ -314,7 +317,7 @@ class HydraNet(keras.Model):
             "seed": self.seed,
             "tasks": [vars(task) for task in self.tasks],
             "temperatures": dict(self.temperatures),
-            "mirrored": self.mirrored,
+            "flip_tta": self.flip_tta,
             "backbone_module": backbones.module_of(self.backbone),
             "class_weights": self.class_weights,
             "frozen": [
@@ -333,7 +336,7 @@ class HydraNet(keras.Model):
         # Says which module is missing, before anything is made.
         backbones.get(config["backbone"], config.get("backbone_module"))
         config = {
-            name: value
+            _RENAMED.get(name, name): value
             for name, value in config.items()
             if name not in ("frozen", "backbone_module")
         }

@@ -32,12 +32,16 @@ flags.DEFINE_integer("batch_size", 64, "Images at once.", lower_bound=1)
 flags.DEFINE_integer(
     "max_bad_images", 10, "Unreadable images to leave out and list.", lower_bound=0
 )
-flags.DEFINE_bool("calibrate", False, "First fit temperatures, into the workdir.")
+flags.DEFINE_bool(
+    "fit_temperatures", False, "First fit temperatures, into the workdir."
+)
+# Its name before 0.2, for one version.
+flags.DEFINE_alias("calibrate", "fit_temperatures")
 flags.DEFINE_bool("crop_faces", False, "Photographs: find and crop their faces first.")
 flags.DEFINE_bool("show_faces", False, "Show faces in report.html and the projector.")
 flags.DEFINE_string("projector", None, "Folder for TensorBoard: features of faces.")
 OPTIONS = ("data_dir", "split_lists", "columns", "classes", "batch_size",
-           "max_bad_images", "calibrate", "crop_faces", "show_faces",
+           "max_bad_images", "fit_temperatures", "crop_faces", "show_faces",
            "projector")  # fmt: skip
 
 

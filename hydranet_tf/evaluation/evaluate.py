@@ -70,7 +70,7 @@ def evaluate_model(
     batch_size: int = 64,
     max_bad_images: int = 10,
     seed: int = 0,
-    calibrate: bool = False,
+    fit_temperatures: bool = False,
     crop_faces: bool = False,
     show_faces: bool = False,
     projector: str | os.PathLike | None = None,
@@ -85,9 +85,9 @@ def evaluate_model(
         batch_size: images that are predicted at once.
         max_bad_images: how many may be left out, listed with a reason.
         seed: of the bootstrap intervals.
-        calibrate: first fits a temperature for each head on these examples, as they
-            are and under changes of capture, and keeps them in the workdir, for this
-            checkpoint; everything that is loaded or exported from it has them from
+        fit_temperatures: first fits a temperature for each head on these examples, as
+            they are and under changes of capture, and keeps them in the workdir, for
+            this checkpoint; everything that is loaded or exported from it has them from
             then on.
         crop_faces: the data are photographs: the largest face of each is found and
             cropped first, as `Predictor` does it; those without are counted.
@@ -135,7 +135,7 @@ def evaluate_model(
     needed = len(opened) * loaded.image_size**2 * 3
     cache = pipeline.MEMORY_CACHE if needed <= _MAX_CACHE else pipeline.NO_CACHE
     faces = pipeline.load_faces(opened, loaded.image_size, cache, max_bad_images)
-    if calibrate:
+    if fit_temperatures:
         _calibrate(Path(model_path).expanduser(), faces, batch_size)
         loaded = runtimes.load(model_path)
     findings = find(
@@ -187,7 +187,7 @@ def evaluate_sources(
     output: str | os.PathLike,
     *,
     split_lists: str | os.PathLike | None = None,
-    calibrate: bool = False,
+    fit_temperatures: bool = False,
     projector: str | os.PathLike | None = None,
     **options,
 ) -> dict[str, dict[str, Any]]:
@@ -200,7 +200,7 @@ def evaluate_sources(
         data, split_lists: see `sources.open_source`.
         output: each report goes into the folder by the source's name in it; that of
             one source goes into `output` itself.
-        calibrate, projector: for one source alone.
+        fit_temperatures, projector: for one source alone.
         model_path, split, options: see `evaluate_model`.
 
     Returns:
@@ -212,14 +212,15 @@ def evaluate_sources(
     named = sources.listed(data, split_lists)
     if len(named) == 1:
         ((name, (part, lists)),) = named.items()
-        options |= {"calibrate": calibrate, "projector": projector}
+        options |= {"fit_temperatures": fit_temperatures, "projector": projector}
         found = evaluate_model(
             model_path, part, split, output, split_lists=lists, **options
         )
         return {name: found}
-    if calibrate or projector:
+    if fit_temperatures or projector:
         raise EvaluationError(
-            f"--calibrate and --projector go with one source; got {', '.join(named)}. "
+            "--fit_temperatures and --projector go with one source; got "
+            f"{', '.join(named)}. "
             "Evaluate that one by itself"
         )
     found = {}
@@ -244,7 +245,7 @@ def evaluate_sources(
 def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
     if not (workdir / "checkpoints").is_dir():
         raise EvaluationError(
-            "--calibrate keeps what it fits in a workdir of train.py, and "
+            "--fit_temperatures keeps what it fits in a workdir of train.py, and "
             f"{workdir} is none; calibrate the workdir, then export it"
         )
     model = checkpoints.load_model(workdir)

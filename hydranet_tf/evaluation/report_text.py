@@ -131,10 +131,10 @@ def _about(report) -> str:
     if model.get("temperatures"):
         values = ", ".join(f"{k} {v:.3g}" for k, v in model["temperatures"].items())
         lines.append(
-            f"- Temperatures of the heads, fitted by --calibrate: {values} (above 1: "
-            "less sure than the network was), to examples as they are and changed as "
-            "cameras do it. On the examples that they were fitted on, calibration "
-            "looks a little better than it is elsewhere"
+            f"- Temperatures of the heads, fitted by --fit_temperatures: {values} "
+            "(above 1: less sure than the network was), to examples as they are and "
+            "changed as cameras do it. On the examples that they were fitted on, "
+            "calibration looks a little better than it is elsewhere"
         )
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ def _task_columns() -> Iterator[str]:
         yield task.name
         if task.is_regression:
             yield from (f"{task.name}_low", f"{task.name}_high")
-        yield from (f"p_{name}" for name in task.classes)
+        yield from task.probability_columns
 
 
 COLUMNS: tuple[str, ...] = (
@@ -114,6 +114,6 @@ def _values(face: Face) -> dict[str, Any]:
         values[name] = answer if isinstance(answer, str) else rounded(answer, 2)
     if face.box:
         values |= dict(zip(_PLACE, face.box, strict=True))
-    for shares in face.probabilities.values():
-        values |= {f"p_{name}": rounded(p, 6) for name, p in shares.items()}
+    for task, found in face.probabilities.items():
+        values |= {f"p_{task}_{name}": rounded(p, 6) for name, p in found.items()}
     return values

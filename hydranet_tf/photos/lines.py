@@ -85,7 +85,7 @@ def line(row: Mapping[str, Any]) -> str:
 def _answer(task: Task, row: Mapping[str, Any]) -> str:
     answer = row[task.name]
     if not task.is_regression:
-        return f"{answer} {100 * row[f'p_{answer}']:.0f} %"
+        return f"{answer} {100 * row[f'p_{task.name}_{answer}']:.0f} %"
     text = f"{answer:.0f} {task.unit}"
     low, high = row[f"{task.name}_low"], row[f"{task.name}_high"]
     return text if low is None else f"{text} ({low:.0f} to {high:.0f})"

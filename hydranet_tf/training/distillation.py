@@ -28,7 +28,8 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
     Args:
         faces: every one needs its row in each file.
         config: `teacher`, files as `predictions.read` takes them, joined by commas; a
-            task is answered by the mean over the files that have it. `teacher_share`.
+            task is predicted by the mean over the files that have it.
+            `distillation_weight`.
 
     Returns:
         The same faces, `soft_labels` by `task.soft_name`: float32 `[n, classes]`, or
@@ -56,7 +57,7 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
             task,
             _nearest(task, faces, np.mean(values, axis=0)),
             np.mean(values, axis=0),
-            config.teacher_share,
+            config.distillation_weight,
         )
         for task, values in taught.items()
     }

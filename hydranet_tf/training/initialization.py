@@ -72,7 +72,8 @@ def inherited(
                 "image_size": found["image_size"],
                 "tasks": ",".join(task.name for task in asked if task.name in known),
                 "age_head": heads[0] if heads else tasks.VALUE,
-                "mirrored": found.get("mirrored", False),
+                # `mirrored` is its name before 0.2.
+                "flip_tta": found.get("flip_tta", found.get("mirrored", False)),
             }
         except (KeyError, OSError, TypeError, ValueError):
             continue

@@ -274,7 +274,7 @@ def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
         seed=config.seed,
         tasks=asked,
         class_weights=proportions.class_weights(config, training.examples.labels),
-        mirrored=config.mirrored,
+        flip_tta=config.flip_tta,
     )
     if config.sync_batch_norm:
         strategies.synchronise_batch_norm(model)

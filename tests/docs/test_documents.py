@@ -74,7 +74,7 @@ def flag_names(script: Path) -> set[str]:
         # Flags of every command.
         names |= flag_names(COMMAND_MODULES / "running.py")
     if "config.define_flags()" in source:
-        names |= set(config.TrainingConfig.__dataclass_fields__)
+        names |= set(config.TrainingConfig.__dataclass_fields__) | set(config.RENAMED)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             beside = (script.with_name(f"{alias.name}.py") for alias in node.names)

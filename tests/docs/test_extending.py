@@ -78,7 +78,7 @@ def test_the_exported_file_answers_as_the_report_says(copy):
     found = {row["file"].rpartition("/")[2]: row for row in rows(copy / "glasses.csv")}
     assert found.keys() == labels.keys() and len(labels) == 800
     for row in found.values():
-        shares = {name: float(row[f"p_{name}"]) for name in ("bare", "glasses")}
+        shares = {name: float(row[f"p_glasses_{name}"]) for name in ("bare", "glasses")}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert row["glasses"] == max(shares, key=shares.get)
     predictions = rows(copy / "reports/glasses/predictions.csv")
@@ -87,7 +87,7 @@ def test_the_exported_file_answers_as_the_report_says(copy):
     for row in predictions:
         exported = found[row["id"]]
         assert row["glasses"] == labels[row["id"]]
-        assert float(exported["p_glasses"]) == pytest.approx(
+        assert float(exported["p_glasses_glasses"]) == pytest.approx(
             float(row["p_glasses_glasses"]), abs=1e-4
         )
         assert float(exported["age"]) == pytest.approx(

@@ -49,7 +49,7 @@ def write(path, ids, female, **others):
 
 
 def blended(faces, path, share=0.5):
-    config = TrainingConfig(teacher=str(path), teacher_share=share)
+    config = TrainingConfig(teacher=str(path), distillation_weight=share)
     return distillation.blended(faces, config)
 
 
@@ -218,7 +218,7 @@ def test_a_network_learns_what_its_teacher_says(settings, faces, tmp_path):
     """A teacher that finds every face female is believed against the labels."""
     path = write(tmp_path / "t.csv", faces.examples.ids, [1.0] * len(faces))
     config = TrainingConfig(
-        **{**settings, "epochs": 12}, teacher=str(path), teacher_share=1.0,
+        **{**settings, "epochs": 12}, teacher=str(path), distillation_weight=1.0,
         learning_rate=3e-3, mixup=0.2,
     )  # fmt: skip
     model = train.train(config, tmp_path / "run").model

@@ -129,7 +129,7 @@ def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
     workdir = shutil.copytree(trained / "run", tmp_path / "run")
     plain = evaluated(trained, workdir, tmp_path / "plain")
     assert plain["model"]["temperatures"] == {}
-    content = evaluated(trained, workdir, tmp_path / "report", calibrate=True)
+    content = evaluated(trained, workdir, tmp_path / "report", fit_temperatures=True)
     kept = content["model"]["temperatures"]
     assert set(kept) == {"age", "gender", "race"}
     model = checkpoints.load_model(workdir)
@@ -163,7 +163,7 @@ def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
     # Of one checkpoint alone.
     assert checkpoints.temperatures_of(workdir, "best-00000099") == {}
     (workdir / "temperatures.json").write_text('{"temperatures": {"race": 0}}')
-    with pytest.raises(checkpoints.CheckpointError, match="--calibrate again"):
+    with pytest.raises(checkpoints.CheckpointError, match="--fit_temperatures again"):
         checkpoints.load_model(workdir)
 
 

@@ -37,7 +37,7 @@ def base(data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("base") / "run"
     config = TrainingConfig(
         **data, backbone="tiny", width=8, image_size=32, epochs=3, batch_size=8,
-        age_head=DISTRIBUTION, mirrored=True, optimizer="adamw", learning_rate=2e-3,
+        age_head=DISTRIBUTION, flip_tta=True, optimizer="adamw", learning_rate=2e-3,
         augmentation="none",
     )  # fmt: skip
     train.train(config, workdir)
@@ -57,7 +57,7 @@ def log(workdir):
 def test_the_start_brings_what_it_knows(base, tmp_path):
     expected = {
         "backbone": "tiny", "width": 8, "image_size": 32, "tasks": "age,gender,race",
-        "age_head": DISTRIBUTION, "mirrored": True,
+        "age_head": DISTRIBUTION, "flip_tta": True,
     }  # fmt: skip
     assert initialization.inherited(base) == expected and set(expected) == set(
         INHERITED

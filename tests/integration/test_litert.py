@@ -189,7 +189,7 @@ def test_a_mirrored_network_is_one_file_of_the_same_size(
     model, name, dynamic_batch, bound
 ):
     """Its answers: half of the logits' sum, by hand, over a face and its mirror."""
-    mirrored = HydraNet.from_config({**model.get_config(), "mirrored": True})
+    mirrored = HydraNet.from_config({**model.get_config(), "flip_tta": True})
     mirrored.set_weights(model.get_weights())
     images = random_images(20)
     found, plain = (

@@ -96,10 +96,10 @@ def test_a_row_a_face(folder, tmp_path):
     assert int(face["left"]) < int(face["right"]) < 340
     assert 0.88 < float(face["detection_score"]) <= 1
     assert "." in face["age"] and face["age_low"] == face["age_high"] == ""
-    shares = {n: float(face[f"p_{n}"]) for n in ("male", "female")}
+    shares = {n: float(face[f"p_gender_{n}"]) for n in ("male", "female")}
     assert face["gender"] == max(shares, key=shares.get)
     races = ("white", "black", "asian", "indian", "others")
-    shares = {n: float(face[f"p_{n}"]) for n in races}
+    shares = {n: float(face[f"p_race_{n}"]) for n in races}
     assert face["race"] == max(shares, key=shares.get)
     assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
     assert bad["status"].startswith("unreadable: expected a picture (JPEG, PNG")
@@ -544,7 +544,7 @@ def test_the_script_takes_faces_as_they_are_and_says_what_is_wrong(folder, tmp_p
 def test_lines_for_a_reader():
     values = {
         "age": 31.4, "age_low": 23.6, "age_high": 39.2, "gender": "female",
-        "race": "white", "p_female": 0.966, "p_white": 0.881,
+        "race": "white", "p_gender_female": 0.966, "p_race_white": 0.881,
         "left": 12, "top": 40, "right": 90, "bottom": 118, "detection_score": 0.936,
     }  # fmt: skip
     stream = io.StringIO()

@@ -163,7 +163,7 @@ def test_teachers_know_where_in_a_range_a_face_is(tmp_path):
     )
     faces = pipeline.Faces(examples, 32, None, ())
     (tmp_path / "t.csv").write_text("id,predicted_age\na,27\nb,33\nc,50\n")
-    config = TrainingConfig(teacher=str(tmp_path / "t.csv"), teacher_share=0.5)
+    config = TrainingConfig(teacher=str(tmp_path / "t.csv"), distillation_weight=0.5)
     found = distillation.blended(faces, config).soft_labels["age_soft_labels"]
     np.testing.assert_allclose(found[:2], [27, (29 + 33) / 2])
 

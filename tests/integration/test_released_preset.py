@@ -107,7 +107,7 @@ def test_the_settings_are_those_of_the_recipe():
     for name in ("backbone", "image_size"):
         assert f"--{name}={network[name]}\n" in recipe
     assert (f"--width={network['width']}\n" in recipe) == bool(network["width"])
-    assert ("--mirrored\n" in recipe) == network["mirrored"]
+    assert ("--flip_tta\n" in recipe) == network["mirrored"]
     head = {task["name"]: task["head"] for task in network["tasks"]}["age"]
     assert f"--age_head={head}\n" in recipe
     loaded = runtimes.load(LITERT)

@@ -1,6 +1,7 @@
 """Settings: defaults, checks, flags and JSON."""
 
 import dataclasses
+import json
 
 import pytest
 from absl import flags
@@ -64,7 +65,7 @@ def test_json_keeps_every_setting():
 
 def test_flags_are_the_settings(monkeypatch):
     values = flags.FlagValues()
-    for kind in ("string", "integer", "float", "bool"):
+    for kind in ("string", "integer", "float", "bool", "alias"):
         define = getattr(flags, f"DEFINE_{kind}")
         monkeypatch.setattr(
             flags,
@@ -84,6 +85,10 @@ def test_flags_are_the_settings(monkeypatch):
     assert config.from_flags(values) == TrainingConfig(
         epochs=7, xla=True, optimizer="sgd", data="x.csv"
     )
+    # By the names that two of them had before.
+    values(["train.py", "--mirrored", "--teacher_share=0.25"])
+    found = config.from_flags(values)
+    assert (found.flip_tta, found.distillation_weight) == (True, 0.25)
 
 
 def test_conflicts_name_what_differs_and_ignore_where_things_lie():
@@ -95,3 +100,12 @@ def test_conflicts_name_what_differs_and_ignore_where_things_lie():
         "--batch_size: 0 before, 64 now",
         "--seed: 0 before, 1 now",
     ]
+
+
+def test_names_of_earlier_versions_are_read():
+    old = json.loads(TrainingConfig(flip_tta=True, distillation_weight=0.25).to_json())
+    assert {"flip_tta", "distillation_weight"} < set(old)
+    old["mirrored"] = old.pop("flip_tta")
+    old["teacher_share"] = old.pop("distillation_weight")
+    read = TrainingConfig.from_json(json.dumps(old))
+    assert (read.flip_tta, read.distillation_weight) == (True, 0.25)

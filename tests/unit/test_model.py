@@ -96,8 +96,8 @@ def test_logits_and_answers_have_the_documented_shapes():
         "age": (3,), "gender": (3, 2), "race": (3, 5),
     }  # fmt: skip
     np.testing.assert_allclose(answers["race"].sum(-1), 1, rtol=1e-5)
-    p_female = 1 / (1 + np.exp(-logits["gender"][:, 0]))
-    np.testing.assert_allclose(answers["gender"][:, 1], p_female, rtol=1e-5)
+    female = 1 / (1 + np.exp(-logits["gender"][:, 0]))
+    np.testing.assert_allclose(answers["gender"][:, 1], female, rtol=1e-5)
     exps = np.exp(logits["race"])
     np.testing.assert_allclose(
         answers["race"], exps / exps.sum(-1, keepdims=True), rtol=1e-5
@@ -198,8 +198,8 @@ def test_a_mirrored_network_answers_the_mean_of_both_faces(tasks):
     images, _ = batch(3)
     plain = HydraNet("tiny", SIDE, tasks=tasks)
     config = plain.get_config()
-    assert config["mirrored"] is False
-    both = HydraNet.from_config({**config, "mirrored": True})
+    assert config["flip_tta"] is False
+    both = HydraNet.from_config({**config, "flip_tta": True})
     both.set_weights(plain.get_weights())
     one = plain.predict(images, verbose=0)
     other = plain.predict(np.ascontiguousarray(images[:, :, ::-1]), verbose=0)

@@ -44,7 +44,7 @@ def exported(model, data, tmp_path_factory):
         model, folder / "workdir", data=str(data), split_lists=lists,
         age_head="distribution", learning_rate=0.01,
     )  # fmt: skip
-    # As evaluate.py --calibrate leaves it.
+    # As evaluate.py --fit_temperatures leaves it.
     checkpoints.keep_temperatures(folder / "workdir", "best-00000007", {"race": 1.5})
     evaluate.evaluate_model(
         folder / "workdir", str(data), "validation", folder / "report",

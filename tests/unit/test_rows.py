@@ -19,7 +19,9 @@ NAMES = ("a.jpg", "b, with \"quotes\".jpg", "two\nlines.jpg", "a\rreturn.jpg", "
 def rows_of(file, faces=2):
     if not faces:
         return [row(file, "no_face")]
-    return [row(file, "ok", face=i, age=30.25, p_male=1e-06) for i in range(faces)]
+    return [
+        row(file, "ok", face=i, age=30.25, p_gender_male=1e-06) for i in range(faces)
+    ]
 
 
 def read(path):
@@ -32,7 +34,8 @@ def read(path):
 def test_the_columns_are_those_of_the_contract():
     assert ",".join(COLUMNS) == (
         "file,face,left,top,right,bottom,detection_score,age,age_low,age_high,gender,"
-        "p_male,p_female,race,p_white,p_black,p_asian,p_indian,p_others,status"
+        "p_gender_male,p_gender_female,race,p_race_white,p_race_black,p_race_asian,"
+        "p_race_indian,p_race_others,status"
     )
 
 
@@ -51,7 +54,7 @@ def test_rows_come_back_as_they_went(tmp_path, kind):
     blank, number = ("", float) if kind == "csv" else (None, lambda value: value)
     for one in found:
         assert tuple(one) == COLUMNS
-        assert number(one["age"]) == 30.25 and number(one["p_male"]) == 1e-6
+        assert number(one["age"]) == 30.25 and number(one["p_gender_male"]) == 1e-6
         assert one["age_low"] == blank and one["status"] == "ok"
 
 

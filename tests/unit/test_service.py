@@ -145,7 +145,7 @@ def assert_same_rows(found, expected):
 def test_the_pictures_differ_in_their_rows(expected):
     """Or a mix-up would not show."""
     found = [rows[0] for name, rows in expected.items() if name != "none.jpg"]
-    assert len({(row["age"], row["p_male"], row["left"]) for row in found}) == 11
+    assert len({(row["age"], row["p_gender_male"], row["left"]) for row in found}) == 11
     assert expected["none.jpg"][0]["status"] == "no_face"
 
 
