@@ -3,15 +3,14 @@
 The same command again goes on with the study. Needs optuna: pip install optuna.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import optuna
 
 sys.path.append(str(Path(__file__).parents[1]))
+import hydranet_tf
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.training import train
 
 data, folder = sys.argv[1], Path(sys.argv[2])
 trials, epochs = map(int, (*sys.argv[3:], *("20", "10")[len(sys.argv) - 3 :]))
@@ -25,9 +24,8 @@ def objective(trial: optuna.Trial) -> float:
         weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True),
         width=trial.suggest_categorical("width", [8, 16]),
     )  # fmt: skip
-    train.train(config, folder / f"trial_{trial.number}")
-    lines = (folder / f"trial_{trial.number}" / "metrics.jsonl").read_text().split("\n")
-    return min(json.loads(line)["val_age_mae"] for line in lines if line)
+    history = hydranet_tf.train(config, folder / f"trial_{trial.number}")
+    return min(history.history["val_age_mae"])
 
 
 folder.mkdir(parents=True, exist_ok=True)

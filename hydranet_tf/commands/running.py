@@ -128,4 +128,6 @@ def help_of(command: ModuleType) -> str:
     """What the command is for, and its flags with their defaults."""
     listed = flags.FLAGS.module_help(command)
     _, _, described = listed.lstrip().partition("\n")
+    _, _, shared = flags.FLAGS.module_help(__name__).lstrip().partition("\n")
+    described = f"{described.rstrip()}\n{shared}"
     return f"{command.__doc__}\nFlags:\n{described}"

@@ -190,7 +190,8 @@ def _train(
 
 def _history(model: HydraNet, workdir: Path) -> keras.callbacks.History:
     """The log of a run in the form of Keras."""
-    rows = callbacks.logged(workdir)
+    # The start of a fine-tuning is no epoch of `fit`.
+    rows = [row for row in callbacks.logged(workdir) if row["epoch"] > 0]
     history = keras.callbacks.History()
     history.set_model(model)
     history.epoch = [int(row["epoch"]) - 1 for row in rows]

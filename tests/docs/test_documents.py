@@ -68,6 +68,8 @@ def flag_names(script: Path) -> set[str]:
     """Flags that a script and modules beside it define, read from their source."""
     source = script.read_text()
     names = {"flagfile", "help"}
+    if script.parent == COMMAND_MODULES and script.stem != "running":
+        names |= flag_names(COMMAND_MODULES / "running.py")
     for command in re.findall(r'running\.script\("(\w+)"\)', source):
         names |= flag_names(COMMAND_MODULES / f"{command}.py")
     if script.parent == COMMAND_MODULES and script.name != "running.py":
