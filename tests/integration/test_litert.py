@@ -218,7 +218,7 @@ def test_a_mirrored_network_is_one_file_of_the_same_size(
 def for_phones():
     """Both faces, both kinds of head, in the variants that phones take."""
     model = random_model(tasks=with_head(TASKS, DISTRIBUTION))
-    config = {**model.get_config(), "mirrored": True, "temperatures": {"age": 1.6}}
+    config = {**model.get_config(), "flip_tta": True, "temperatures": {"age": 1.6}}
     mirrored = HydraNet.from_config(config)
     mirrored.set_weights(model.get_weights())
     network = mirrored.inference_model()

@@ -59,7 +59,7 @@ CHANGES = {
     ),
     "tasks": lambda: list(made(tasks=[AGE]).output) == ["age"],
     "temperatures": lambda: differ(predicted(), predicted(temperatures={"race": 3.0})),
-    "mirrored": lambda: differ(predicted(), predicted(mirrored=True)),
+    "flip_tta": lambda: differ(predicted(), predicted(flip_tta=True)),
     "class_weights": lambda: (
         loss_of_asian(class_weights={"race": {"asian": 0.0}}) == 0 != loss_of_asian()
     ),
