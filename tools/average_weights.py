@@ -1,0 +1,91 @@
+"""Averages the weights of a run with those of the network that it started from.
+
+    python tools/average_weights.py --workdir=runs/photo_dlib29_last \\
+        --other=runs/utkface_dlib29_taught --fraction=0.5 --output=runs/photo_dlib29
+
+A network that was trained on gains on what is new and gives up some of what it had. The
+mean of its weights and of those it began with keeps most of both, after Wortsman et al.
+2022 (WiSE-FT, arXiv:2109.01903). `--output` is a workdir to evaluate, to export and to
+give `--start_from`; training does not resume there.
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags, logging
+
+# The repository is no installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
+_OTHER = flags.DEFINE_string(
+    "other",
+    None,
+    "The network it began with: workdir, preset or name.",
+    required=True,
+)
+_FRACTION = flags.DEFINE_float(
+    "fraction", 0.5, "How much of the mean is the run.", lower_bound=0, upper_bound=1
+)
+_OUTPUT = flags.DEFINE_string("output", None, "A new workdir.", required=True)
+
+
+def averaged(one, other, fraction):
+    """Gives `one` the mean of both networks' weights.
+
+    Args:
+        one, other: HydraNet; the same variables in the same shapes.
+        fraction: of `one` in the mean, 0 to 1.
+
+    Raises:
+        ValueError: if the networks differ.
+    """
+    weights = {v.path: v for v in other.network.variables}
+    shapes = {path: tuple(v.shape) for path, v in weights.items()}
+    if shapes != {v.path: tuple(v.shape) for v in one.network.variables}:
+        raise ValueError(
+            "expected two networks with the same layers; these differ in backbone, "
+            "width, heads or tasks"
+        )
+    for variable in one.network.variables:
+        variable.assign(
+            fraction * variable.value + (1 - fraction) * weights[variable.path].value
+        )
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    # Imported here so that --help and a wrong flag answer at once.
+    import keras
+
+    from hydranet_tf import checkpoints
+    from hydranet_tf.errors import HydraNetError
+    from hydranet_tf.inference import loading, released
+
+    source, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    try:
+        model = checkpoints.load_model(source)
+        other = loading.load(released.folder_of(_OTHER.value))
+        if other is None:
+            raise ValueError(f"there is no workdir and no preset {_OTHER.value}")
+        averaged(model, other, _FRACTION.value)
+        output.mkdir(parents=True)
+    except (HydraNetError, OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    _, progress = checkpoints.newest(source)
+    for name in ("config.json", "model.json", "run.json", "tasks.json"):
+        shutil.copy(source / name, output / name)
+    model.compile(keras.optimizers.SGD())
+    progress = dataclasses.replace(progress, finished=True)
+    print(checkpoints.save(output, checkpoints.BEST, model, progress))
+
+
+if __name__ == "__main__":
+    app.run(main)
