@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-NAME = "utkface_dlib29_taught"
+NAME = "photo_dlib29"
 PRESET = _ROOT / "hydranet_tf" / "presets" / NAME
 LITERT = PRESET / "hydranet.tflite"
 # How it was trained, and what it scored.

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from absl import logging
+
 # What predicts where nobody names a network.
-DEFAULT = "utkface_dlib29_taught"
+DEFAULT = "photo_dlib29"
+# Names of earlier versions, and what answers to them until version 0.3.
+REPLACED = {"utkface_dlib29_taught": DEFAULT}
 LITERT_FILE = "hydranet.tflite"
 _FOLDER = Path(__file__).resolve().parents[1] / "presets"
 
@@ -21,6 +25,11 @@ def names() -> list[str]:
 
 def preset(name: str) -> Path | None:
     """The folder of one as a preset; None where there is none of that name."""
+    if name in REPLACED:
+        logging.warning(
+            "%s was replaced by %s, which is taken; give that name", name, REPLACED[name]
+        )
+        name = REPLACED[name]
     return _FOLDER / name if name in names() else None
 
 
