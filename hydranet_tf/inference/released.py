@@ -26,10 +26,8 @@ def names() -> list[str]:
 def preset(name: str) -> Path | None:
     """The folder of one as a preset; None where there is none of that name."""
     if name in REPLACED:
-        logging.warning(
-            "%s was replaced by %s, which is taken; give that name", name, REPLACED[name]
-        )
-        name = REPLACED[name]
+        replaced, name = name, REPLACED[name]
+        logging.warning("%s was replaced by %s, which is taken instead", replaced, name)
     return _FOLDER / name if name in names() else None
 
 
