@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, overload
@@ -188,10 +187,10 @@ class Predictor:
         """Without the network, which is loaded again: for processes of workers.
 
         Raises:
-            pickle.PicklingError: if there is no path to load it from.
+            TypeError: if there is no path to load it from.
         """
         if self._source is None:
-            raise pickle.PicklingError(
+            raise TypeError(
                 "expected a Predictor of a path, which another process can load; this "
                 "one was made of a model in memory"
             )

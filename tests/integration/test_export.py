@@ -360,8 +360,8 @@ def test_requests_that_are_refused_before_any_work(run, tmp_path, monkeypatch):
         with pytest.raises(export.ExportError, match=message):
             export.export_run(run / "workdir", output, Request(**request))
 
-    refuse("out of saved_model, litert, preset; got onnx", formats=["litert", "onnx"])
-    refuse("out of saved_model, litert, preset; got none", formats=[])
+    refuse("litert, onnx, preset; got coreml", formats=["litert", "coreml"])
+    refuse("litert, onnx, preset; got none", formats=[])
     refuse("float16, dynamic, int8, integer; got int4", litert_variants=["int4"])
     refuse("float16, dynamic, int8, integer; got none", litert_variants=[])
     (tmp_path / "file").write_text("")
@@ -416,5 +416,6 @@ def test_the_command(run, tmp_path):
     again = export_py(*arguments, "--format=litert,coreml")
     assert again.returncode == 1
     assert again.stderr.splitlines()[-1] == (
-        "ExportError: expected formats out of saved_model, litert, preset; got coreml"
+        "export.py: expected formats out of saved_model, litert, onnx, preset; got "
+        "coreml"
     )

@@ -264,7 +264,7 @@ def test_without_the_extra_there_is_no_warm_up_and_a_line_says_so(
     saved_model.write(model.inference_model(), description, tmp_path / "1")
     assert not (tmp_path / "1" / "assets.extra").exists()
     (line,) = (line for line in said if "warm-up" in line)
-    assert ".[serve]" in line and str(tmp_path / "1") in line
+    assert ".[tf_serving]" in line and str(tmp_path / "1") in line
     answers = by_pixels(tf.saved_model.load(str(tmp_path / "1")), random_images(1))
     assert answers["age"].shape == (1,)
 
