@@ -182,7 +182,7 @@ class TrainingConfig:
     batch_size: int = _setting(
         0,
         "Examples in a batch, over all devices; 0 takes 32, or of fewer than 256 faces "
-        "an eighth of them, at least 8.",
+        "an eighth of them, at least 8 where there are as many.",
     )
     freeze: str = _setting(
         "",

@@ -203,9 +203,9 @@ def _leaves(model: keras.Model):
 def sized_batch(count: int, replicas: int = 1, most: int = 32) -> int:
     """Examples in a batch that suits `count` faces: an eighth of them, 8 to `most`.
 
-    A multiple of the number of devices that share it.
+    Never more than there are; a multiple of the number of devices that share it.
     """
-    size = min(most, max(8, count // 8))
+    size = min(most, max(8, count // 8), count)
     return max(1, size // replicas) * replicas
 
 

@@ -136,7 +136,15 @@ def test_intervals_of_a_comparison():
 
 @pytest.mark.parametrize(
     ("count", "replicas", "expected"),
-    [(46, 1, 8), (100, 1, 12), (256, 1, 32), (17000, 1, 32), (100, 8, 8), (20, 4, 8)],
+    [
+        (2, 1, 2),
+        (46, 1, 8),
+        (100, 1, 12),
+        (256, 1, 32),
+        (17000, 1, 32),
+        (100, 8, 8),
+        (20, 4, 8),
+    ],
 )
 def test_a_batch_suits_the_number_of_faces(count, replicas, expected):
     assert fine_tuning.sized_batch(count, replicas) == expected
