@@ -14,8 +14,8 @@ from keras import ops
 
 from hydranet_tf.fused import fused
 
-# Weights of red, green and blue in grey: ITU-R BT.601, as JPEG uses.
-_LUMA = (0.299, 0.587, 0.114)
+# Weights of red, green and blue in luma: ITU-R BT.601, as JPEG uses.
+LUMA = (0.299, 0.587, 0.114)
 
 STRENGTHS = ("none", "standard", "strong")
 
@@ -163,7 +163,7 @@ def _recoloured(images, saturation, contrast, gain):
     saturation, contrast, gain = (
         ops.reshape(v, (-1, 1, 1, 1)) for v in (saturation, contrast, gain)
     )
-    luma = ops.sum(images * ops.convert_to_tensor(_LUMA), -1, keepdims=True)
+    luma = ops.sum(images * ops.convert_to_tensor(LUMA), -1, keepdims=True)
     images = luma + saturation * (images - luma)
     mean = ops.mean(luma, axis=(1, 2), keepdims=True)
     return ops.clip(gain * (mean + contrast * (images - mean)), 0.0, 255.0)

@@ -14,10 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from hydranet_tf.augmentation import LUMA
 from hydranet_tf.fused import fused
-
-# Weights of red, green and blue in luma: ITU-R BT.601, as JPEG uses.
-LUMA = (0.299, 0.587, 0.114)
 
 # RGB to luma and two colour differences, JFIF 1.02. JPEG adds 128 to the differences,
 # which changes no rounding of what is not constant.
