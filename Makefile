@@ -49,7 +49,7 @@ web: ## Build the page of web/ and serve it on http://localhost:4173
 # What the tests need goes on top: who scores a photograph does without.
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
 	@echo "Adding requirements-dev.txt to $(VENV): the tests' packages, JAX, Ray; a minute or two ..."
-	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements-dev.txt
 	@touch $@
 
 test_fast: $(DEV_INSTALLED) ## Run the unit tests that take no time

@@ -28,6 +28,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "readers": ("pyarrow", "scipy"),
     "serve": ("fastapi", "starlette", "uvicorn"),
+    "video": ("supervision", "trackers"),
     "tf_serving": ("grpc", "tensorflow_serving"),
 }
 

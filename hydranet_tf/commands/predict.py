@@ -6,10 +6,11 @@ prints a line a face, predicted by the released network. With --output=faces.csv
 (or .jsonl) there is a row a face instead, and the same command again goes on where it
 was broken off; --model takes any other network. A picture without a face, and one
 that cannot be read, have their line too; the next run tries the latter again. A dash
-(-) stands for a picture from standard input. The exit code is the number of unreadable
-pictures (100: or more); 120: the run could not begin or go on; 130: Ctrl-C. More:
-docs/photographs.md. The answers estimate what annotators saw in pictures. They are not
-facts about a person.
+(-) stands for a picture from standard input. Films (clip.mp4) and a --camera give a
+row for each face that is followed through their frames: docs/video.md. The exit code
+is the number of unreadable files (100: or more); 120: the run could not begin or go
+on; 130: Ctrl-C. More: docs/photographs.md. The answers estimate what annotators saw in
+pictures. They are not facts about a person.
 """
 
 from __future__ import annotations
@@ -64,6 +65,15 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at once.", lower_
 _RUNNER = flags.DEFINE_enum(
     "runner", "local", ["local", "ray"], "Who answers: see docs/photographs.md."
 )
+_CAMERA = flags.DEFINE_string(
+    "camera", None, "In the place of files: a camera's number or address, until Ctrl-C."
+)
+_FRAMES = flags.DEFINE_string(
+    "frames", None, "Of films: one more .csv or .jsonl, a row a face of each frame."
+)
+_FRAME_STEP = flags.DEFINE_integer(
+    "frame_step", 1, "Of films: every so many frames one is searched.", lower_bound=1
+)
 
 
 def main(paths: list[str]) -> int:
@@ -71,23 +81,39 @@ def main(paths: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
     from hydranet_tf.data import yunet
-    from hydranet_tf.photos import predict
+    from hydranet_tf.photos import predict, video
 
     finder = yunet.FaceFinder(_MIN_SCORE.value, _MIN_FACE.value)
 
+    shared = {
+        "model": _MODEL.value,
+        "output": _OUTPUT.value,
+        "annotate": _ANNOTATE.value,
+        "bom": _BOM.value,
+        "batch_size": _BATCH_SIZE.value,
+        "engine": _RUNTIME.value,
+    }
     try:
-        summary = predict.predict(
-            paths,
-            _MODEL.value,
-            _OUTPUT.value,
-            detector=None if _NO_DETECT.value else finder,
-            annotate=_ANNOTATE.value,
-            save_crops=_SAVE_CROPS.value,
-            bom=_BOM.value,
-            batch_size=_BATCH_SIZE.value,
-            runner=_RUNNER.value,
-            engine=_RUNTIME.value,
-        )
+        films = video.films_of(paths)
+        if films or _CAMERA.value is not None:
+            _refuse(_NO_DETECT, _SAVE_CROPS, _RUNNER, what="of pictures, not of films")
+            summary = video.predict(
+                films or paths,
+                camera=_CAMERA.value,
+                frames=_FRAMES.value,
+                frame_step=_FRAME_STEP.value,
+                detector=finder,
+                **shared,
+            )
+        else:
+            _refuse(_FRAMES, _FRAME_STEP, what="of films, not of pictures")
+            summary = predict.predict(
+                paths,
+                detector=None if _NO_DETECT.value else finder,
+                save_crops=_SAVE_CROPS.value,
+                runner=_RUNNER.value,
+                **shared,
+            )
         # File names may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
         print(summary, flush=True)
@@ -110,3 +136,9 @@ def main(paths: list[str]) -> int:
         traceback.print_exc()
         return FAILED
     return summary.exit_code
+
+
+def _refuse(*asked: flags.FlagHolder, what: str) -> None:
+    for one in asked:
+        if one.value != one.default:
+            raise running.CommandError(f"--{one.name} is a flag {what}")

@@ -37,6 +37,10 @@ JPEG, PNG, WEBP, AVIF, BMP, TIFF, GIF, HEIC = PICTURES = (
     "JPEG", "PNG", "WebP", "AVIF", "BMP", "TIFF", "GIF", "HEIC"
 )  # fmt: skip
 
+VIDEO = "video"
+# Of an ISO base media file without `ftyp`, as early QuickTime has it.
+_QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip")
+
 # Pictures that are not read, and what is found in folders of pictures.
 _OTHERS = (
     (b"%PDF", "PDF"),
@@ -55,8 +59,12 @@ _OTHERS = (
     (b"<!doctype html", "HTML"),
     (b"<html", "HTML"),
     (b"version https://git-lfs", "Git LFS pointer"),
-    (b"\x1aE\xdf\xa3", "video"),
-    (b"\0\0\x01\xba", "video"),
+    # Matroska and WebM, MPEG, Flash, Windows Media.
+    (b"\x1aE\xdf\xa3", VIDEO),
+    (b"\0\0\x01\xba", VIDEO),
+    (b"\0\0\x01\xb3", VIDEO),
+    (b"FLV\x01", VIDEO),
+    (b"0&\xb2u\x8ef\xcf\x11", VIDEO),
 )
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -93,9 +101,11 @@ def kind(head: bytes) -> str | None:
     if head.startswith(PNG_SIGNATURE):
         return PNG
     if head.startswith(b"RIFF"):
-        return {b"WEBP": WEBP, b"AVI ": "video"}.get(head[8:12])
+        return {b"WEBP": WEBP, b"AVI ": VIDEO}.get(head[8:12])
     if head[4:8] == b"ftyp":
         return _kind_by_brand(head)
+    if head[4:8] in _QUICKTIME:
+        return VIDEO
     if head.startswith(b"BM") and len(head) > 17 and head[14:18] > b"\0\0\0\0":
         # The size of the header that follows; text may begin with these letters, too.
         return BMP if int.from_bytes(head[14:18], "little") in range(12, 256) else None
@@ -121,7 +131,7 @@ def _kind_by_brand(head: bytes) -> str:
             return HEIC
     if head[8:12] == b"crx ":
         return "camera raw"
-    return HEIC if head[8:12] in (b"mif1", b"msf1") else "video"
+    return HEIC if head[8:12] in (b"mif1", b"msf1") else VIDEO
 
 
 def unknown(encoded: bytes) -> PictureError:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from hydranet_tf.inference.predictor import Face, Faces
 
-_PLACE = ("left", "top", "right", "bottom")
+PLACE = ("left", "top", "right", "bottom")
 
 
 def _task_columns() -> Iterator[str]:
@@ -24,8 +24,10 @@ def _task_columns() -> Iterator[str]:
         yield from task.probability_columns
 
 
+TASK_COLUMNS: tuple[str, ...] = tuple(_task_columns())
+# Of pictures.
 COLUMNS: tuple[str, ...] = (
-    "file", "face", *_PLACE, "detection_score", *_task_columns(), "status"
+    "file", "face", *PLACE, "detection_score", *TASK_COLUMNS, "status"
 )  # fmt: skip
 
 OK, NO_FACE = "ok", "no_face"
@@ -43,10 +45,12 @@ def name_of(file: str) -> str:
     return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def row(file: str, status: str, **values: Any) -> dict[str, Any]:
+def row(
+    file: str, status: str, columns: Sequence[str] = COLUMNS, **values: Any
+) -> dict[str, Any]:
     """One row, blank where nothing is given."""
     return {
-        **dict.fromkeys(COLUMNS), "file": name_of(file), **values, "status": status
+        **dict.fromkeys(columns), "file": name_of(file), **values, "status": status
     }  # fmt: skip
 
 
@@ -66,7 +70,7 @@ def rows_of(
     if not faces:
         return [row(file, f"{NO_FACE}{reason}")]
     return [
-        row(file, f"{OK}{reason}", face=number, **_values(face))
+        row(file, f"{OK}{reason}", face=number, **values_of(face))
         for number, face in enumerate(faces)
     ]
 
@@ -105,7 +109,9 @@ def _named(picture: Any, number: int) -> str:
     return str(number)
 
 
-def _values(face: Face) -> dict[str, Any]:
+def values_of(face: Face) -> dict[str, Any]:
+    """The cells of a face: its place, score and predictions, rounded."""
+
     def rounded(value: float | None, digits: int) -> float | None:
         return None if value is None else round(value, digits)
 
@@ -113,7 +119,7 @@ def _values(face: Face) -> dict[str, Any]:
     for name, answer in face.answers.items():
         values[name] = answer if isinstance(answer, str) else rounded(answer, 2)
     if face.box:
-        values |= dict(zip(_PLACE, face.box, strict=True))
+        values |= dict(zip(PLACE, face.box, strict=True))
     for task, found in face.probabilities.items():
         values |= {f"p_{task}_{name}": rounded(p, 6) for name, p in found.items()}
     return values

@@ -30,6 +30,30 @@ def write(image: np.ndarray, faces: Sequence[Face], path: Path) -> None:
         faces: of this picture; one without a box stands for the whole picture.
         path: with the ending of a JPEG or PNG file; folders are made.
     """
+    picture, below = _drawn(image, faces)
+    if below:
+        picture = _with_legend(picture, below)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The format by name, because Pillow goes by lower-case endings it knows.
+    picture.save(path, _FORMATS[path.suffix.lower()], quality=92)
+
+
+def drawn(image: np.ndarray, faces: Sequence[Face], names: Sequence[str]) -> np.ndarray:
+    """A frame of a film with boxes and predictions, at the frame's own size.
+
+    Args:
+        image: uint8 `[height, width, 3]`.
+        faces: of this frame.
+        names: what each face is called: the first line of its prediction, and all of
+            it where there is no room for more.
+    """
+    return np.asarray(_drawn(image, faces, names)[0])
+
+
+def _drawn(
+    image: np.ndarray, faces: Sequence[Face], names: Sequence[str] | None = None
+) -> tuple[Image.Image, list[str]]:
+    """The picture, and the predictions for which it has no room."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     stroke = max(1, round(max(picture.size) / 400))
@@ -37,22 +61,17 @@ def write(image: np.ndarray, faces: Sequence[Face], path: Path) -> None:
         if face.box:
             draw.rectangle(face.box, outline=_BOX, width=stroke)
     below = []
-    for number, (face, label) in enumerate(
-        zip(faces, place(faces, picture.size), strict=True), 1
-    ):
+    labels = place(faces, picture.size, names)
+    for number, (face, label) in enumerate(zip(faces, labels, strict=True)):
         if label:
             _write(draw, label)
         elif lines(face):
             # A face alone needs no number to be told from others.
-            tag = f"{number}" if len(faces) > 1 else ""
+            tag = names[number] if names else f"{number + 1}" * (len(faces) > 1)
             below.append(f"{tag}{': ' if tag else ''}{', '.join(lines(face))}")
             if tag and face.box:
                 _write(draw, _tag(tag, face.box))
-    if below:
-        picture = _with_legend(picture, below)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The format by name, because Pillow goes by lower-case endings it knows.
-    picture.save(path, _FORMATS[path.suffix.lower()], quality=92)
+    return picture, below
 
 
 def lines(face: Face) -> list[str]:
@@ -85,19 +104,23 @@ class Label(NamedTuple):
     points: int
 
 
-def place(faces: Sequence[Face], size: tuple[int, int]) -> list[Label | None]:
+def place(
+    faces: Sequence[Face], size: tuple[int, int], names: Sequence[str] | None = None
+) -> list[Label | None]:
     """Where the predictions of faces stand: upon no face and no other prediction.
 
     Args:
         size: width and height of the picture.
+        names: a first line for each.
 
     Returns:
         A label a face; None where there is no room, no box or nothing to say.
     """
     taken = [face.box for face in faces if face.box]
     labels = []
-    for face in faces:
-        label = _free_label(face, size, taken)
+    for face, name in zip(faces, names or [""] * len(faces), strict=True):
+        text = "\n".join([name] * bool(name) + lines(face))
+        label = _free_label(text, face.box, size, taken)
         if label:
             taken.append(label.box)
         labels.append(label)
@@ -105,13 +128,15 @@ def place(faces: Sequence[Face], size: tuple[int, int]) -> list[Label | None]:
 
 
 def _free_label(
-    face: Face, size: tuple[int, int], taken: Sequence[tuple[int, int, int, int]]
+    text: str,
+    of: tuple[int, int, int, int] | None,
+    size: tuple[int, int],
+    taken: Sequence[tuple[int, int, int, int]],
 ) -> Label | None:
-    text = "\n".join(lines(face))
-    if not text or not face.box:
+    if not text or not of:
         return None
     width, height = size
-    left, top, right, bottom = face.box
+    left, top, right, bottom = of
     # Readable at any size of picture, and no wider than the face where it can be.
     largest = min(max(_LEAST, (right - left) // 8), max(_LEAST, height // 24))
     for points in sorted({largest, (largest + _LEAST) // 2, _LEAST}, reverse=True):

@@ -108,7 +108,7 @@ class _Walk:
             if not self._is_own(path):
                 yield path
         else:
-            for match in _matches(path):
+            for match in matches(path):
                 # A folder in a pattern stands for its pictures.
                 yield from self.expand(match)
 
@@ -174,7 +174,11 @@ def _kind(path: str) -> str | None:
         return f"unreadable: {error.strerror}"
 
 
-def _matches(pattern: str) -> list[str]:
+def is_pattern(path: str) -> bool:
+    return glob.has_magic(path)
+
+
+def matches(pattern: str) -> list[str]:
     """The names of a pattern; `hol [2019]/*.jpg` if there is such a folder."""
     folder, parts = _existing_part(pattern)
     literal = os.path.join(glob.escape(folder), *parts) if folder else pattern

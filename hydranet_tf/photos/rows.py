@@ -29,7 +29,7 @@ from typing import Any
 
 import filelock
 
-from hydranet_tf.data.decoding import TRUNCATED
+from hydranet_tf.data.decoding import TRUNCATED as TRUNCATED
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.table import (
     COLUMNS,
@@ -132,6 +132,7 @@ class Rows:
         pictures: Collection[str] = (),
         *,
         bom: bool = False,
+        columns: Sequence[str] = COLUMNS,
     ):
         """Opens the file, or makes it; no row is touched before there are new ones.
 
@@ -143,6 +144,7 @@ class Rows:
             pictures: what this run will answer, if not finished.
             bom: whether a new .csv file begins with a byte order mark, by which Excel
                 knows UTF-8.
+            columns: `file` is the first and `status` the last.
 
         Raises:
             RowsError: if it has another ending, cannot be written, holds
@@ -154,7 +156,9 @@ class Rows:
                 f"expected --output to end in {' or '.join(_FORMATS)}; got {path}"
             )
         self._is_csv = self.path.suffix == ".csv"
-        self._header = (_BOM if bom else b"") + _HEADER
+        self._columns = tuple(columns)
+        self._first_line = _csv_line(self._columns)
+        self._header = (_BOM if bom else b"") + self._first_line
         self._line_end = b"\n"
         self.outcomes = Outcomes()
         self.finished: set[str] = set()
@@ -198,6 +202,12 @@ class Rows:
             self._count(file, [one["status"] for one, _ in some], self._end)
             self._end += sum(size for _, size in some)
 
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """More rows of the file that `add` had last, too many to be held at once."""
+        for one in rows:
+            self._end += self._file.write(self._encoded(one))
+        self._file.flush()
+
     def _count(self, file: str, statuses: Sequence[str], start: int) -> None:
         if file in self.outcomes:
             self._stale.add(file)
@@ -207,7 +217,7 @@ class Rows:
     def _encoded(self, row: Mapping[str, Any]) -> bytes:
         if not self._is_csv:
             return (json.dumps(row, allow_nan=False) + "\n").encode()
-        line = _csv_line([_guarded(row[name]) for name in COLUMNS])
+        line = _csv_line([_guarded(row[name]) for name in self._columns])
         return line[:-1] + self._line_end
 
     def _recover(self, pictures: frozenset[str]) -> int:
@@ -237,9 +247,10 @@ class Rows:
 
     def _recover_header(self) -> None:
         line = self._file.readline()
-        if (_BOM + _HEADER).startswith(line) or _HEADER.startswith(line):
+        own = self._first_line
+        if (_BOM + own).startswith(line) or own.startswith(line):
             # Its own, whole or cut off.
-            if line.removeprefix(_BOM) != _HEADER:
+            if line.removeprefix(_BOM) != own:
                 self._file.truncate(0)
                 self._file.write(self._header)
                 self._file.flush()
@@ -248,14 +259,14 @@ class Rows:
             text = line.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise self._foreign() from None
-        if text.rstrip("\r\n").split(";") == list(COLUMNS):
+        if text.rstrip("\r\n").split(";") == list(self._columns):
             raise RowsError(
                 f"expected {self.path} with commas between its cells; it has "
                 "semicolons: save it as 'CSV UTF-8 (comma delimited)', or name "
                 "another --output"
             )
         names = next(csv.reader([text]), [])
-        if tuple(names) != COLUMNS:
+        if tuple(names) != self._columns:
             raise self._foreign()
         # As a spreadsheet saved it.
         self._line_end = b"\r\n" if text.endswith("\r\n") else b"\n"
@@ -284,7 +295,7 @@ class Rows:
             for cells in csv.reader(lines(), strict=True):
                 if not is_whole:
                     return
-                if len(cells) != len(COLUMNS):
+                if len(cells) != len(self._columns):
                     raise self._foreign()
                 yield _unguarded(cells[0]), _unguarded(cells[-1]), end
         except csv.Error as error:
@@ -304,7 +315,7 @@ class Rows:
                 found = json.loads(line)
             except ValueError as error:
                 raise self._foreign() from error
-            if not isinstance(found, dict) or tuple(found) != COLUMNS:
+            if not isinstance(found, dict) or tuple(found) != self._columns:
                 raise self._foreign()
             yield found["file"], found["status"], end
 
@@ -371,6 +382,3 @@ def _csv_line(cells: Sequence[Any]) -> bytes:
     quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
     csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(texts)
     return stream.getvalue().encode()
-
-
-_HEADER = _csv_line(COLUMNS)

@@ -31,7 +31,7 @@ SETUP_CFG = REPOSITORY / "setup.cfg"
 LOCKED_EXTRAS = ("train", "heic", "serve", "tf_serving")
 # What a second lock adds to it, for the tests.
 DEV_LOCK = "requirements-dev.txt"
-DEV_EXTRAS = ("dev", "hub", "jax", "onnx", "openvino", "ray")
+DEV_EXTRAS = ("dev", "hub", "jax", "onnx", "openvino", "ray", "video")
 # What a third lock adds to both, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
@@ -107,7 +107,8 @@ def imported(folders: Iterable[str]) -> set[str]:
     providers = importlib.metadata.packages_distributions()
     found = set()
     for top in tops - own - set(sys.stdlib_module_names):
-        (provider,) = set(providers.get(top, [top]))
+        # The other build of OpenCV, which trackers asks for.
+        (provider,) = set(providers.get(top, [top])) - {"opencv-python"}
         # The CPU build of TensorFlow goes by another name.
         found.add(canonicalize_name(provider).removesuffix("-cpu"))
     return found
@@ -129,7 +130,7 @@ def test_every_import_is_asked_for():
     # whole; photographs are answered without workers too; JAX is imported where it
     # is the backend.
     optional = names("hub") | names("onnx") | names("openvino") | names("readers")
-    optional |= {"jax", "pandas", "pillow-heif", "pytest", "ray"}
+    optional |= names("video") | {"jax", "pandas", "pillow-heif", "pytest", "ray"}
     optional |= names("tf_serving")
     assert used - ours - names("serve") <= optional
     # Benchmarks that ask for no peer run in what the tests run in.

@@ -79,6 +79,9 @@ def test_the_help_of_a_command_lists_its_flags(name):
         (("predict", "--outptu=x.csv", "a.jpg"), 120, "'outptu'"),
         (("predict", "nowhere.jpg"), 120, "no picture at nowhere.jpg"),
         (("predict",), 120, "no picture at no path at all"),
+        (("predict", "--frames=f.csv", "a.jpg"), 120, "--frames is a flag of films"),
+        (("predict", "--camera=77"), 120, "none with the number 77"),
+        (("predict", "--camera=0", "--no_detect"), 120, "--no_detect is a flag of pic"),
         (("evaluate", "--model=m", "--data=d", "--output=o", "x"), 1, "arguments: x"),
         (("export", "--output=o"), 1, "--workdir"),
         (("serve", "--port=70000"), 1, "[0, 65535]"),
@@ -110,6 +113,17 @@ def test_without_its_extra_a_command_names_it(command, package, extra, tmp_path)
         f"installed: {extras.command(extra)}"
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_film_without_its_extra_names_it(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    block = "sys.modules['trackers'] = None"
+    done = hydranet("predict", "clip.mp4", cwd=tmp_path, before=block)
+    assert done.returncode == 120 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "hydranet predict: the package trackers is needed here and not installed: "
+        f"{extras.command('video')}"
+    )
 
 
 def test_the_module_is_the_same_command():
