@@ -223,8 +223,8 @@ class Predictor:
                 uint8 RGB, RGBA or grey: see `reading.read`. A list or a tuple holds
                 several, of which a few at a time are kept in memory.
             crops: whether each face keeps what the network saw of it.
-            embeddings: whether each face keeps what the heads read of it; of workdirs
-                and presets.
+            embeddings: whether each face keeps what the heads read of it; not of
+                SavedModels and .onnx files.
 
         Raises:
             PictureError: if one cannot be read.

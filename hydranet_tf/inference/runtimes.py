@@ -49,6 +49,11 @@ AUTO, LITERT = "auto", "litert"
 ENGINES = (AUTO, LITERT, *engines.ENGINES)
 _EXTRAS = {engines.ONNX_RUNTIME: "onnx", engines.OPENVINO: "openvino"}
 
+_NO_FEATURES = (
+    "expected a .tflite file, a preset or a workdir for embeddings: SavedModels, .onnx "
+    "files and networks without dense layers give predictions alone"
+)
+
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
@@ -112,10 +117,7 @@ class Runtime:
         """
         images = self._checked(images)
         if self.run_features is None:
-            raise ValueError(
-                "expected a workdir or a preset for embeddings: .tflite files and "
-                "SavedModels give predictions alone"
-            )
+            raise ValueError(_NO_FEATURES)
         # Of no image, too, so that the number of features is known.
         batches = self._batches(images, least=1)
         return np.concatenate([self.run_features(padded)[:n] for padded, n in batches])
@@ -301,38 +303,75 @@ def _load_onnx(path: Path, engine: str, threads: int) -> Runtime:
 
 
 def _load_litert(path: Path, threads: int) -> Runtime:
-    from ai_edge_litert.interpreter import Interpreter
-
     try:
         description, content = litert_metadata.read(path)
     except litert_metadata.MetadataError as error:
         raise LoadError(str(error)) from error
     tasks, image_size = _tasks_and_size(description, f"the description of {path}")
     try:
-        interpreter = Interpreter(model_content=content, num_threads=threads)
-        interpreter.allocate_tensors()
-        signature = interpreter.get_signature_runner()
+        signature = _signature(content, threads)
     except (ValueError, RuntimeError) as error:
         raise LoadError(
             f"LiteRT cannot run {path}: {_first_line(error)}. Export it again"
         ) from error
-    outputs = signature.get_output_details()
-    _check_names(path, tasks, outputs)
+    _check_names(path, tasks, signature.get_output_details())
     image = signature.get_input_details()["images"]
+
+    has_static_batch = image["shape_signature"][0] == 1
+    batch_size = 1 if has_static_batch else _BATCH_SIZE
+    features = _litert_features(content, threads)
+    return Runtime(tasks, image_size, batch_size, _runner(signature), features)
+
+
+def _signature(content: bytes, threads: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=threads)
+    interpreter.allocate_tensors()
+    return interpreter.get_signature_runner()
+
+
+def _runner(signature: Any) -> Run:
+    """Calls a signature with the type of pixels that it takes."""
+    dtype = signature.get_input_details()["images"]["dtype"]
+    outputs = signature.get_output_details()
     # The interpreter writes answers into its own buffers: one caller at a time.
     lock = threading.Lock()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with lock:
-            found = signature(images=images.astype(image["dtype"]))
+            found = signature(images=images.astype(dtype))
             return {
                 name: _dequantized(output, outputs[name]["quantization"])
                 for name, output in found.items()
             }
 
-    has_static_batch = image["shape_signature"][0] == 1
-    batch_size = 1 if has_static_batch else _BATCH_SIZE
-    return Runtime(tasks, image_size, batch_size, run)
+    return run
+
+
+def _litert_features(
+    content: bytes, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Describes images by a network that is cut out of the file's at the first call."""
+
+    @functools.cache
+    def trunk() -> Run | None:
+        # Takes a third of a second, which predictions do without.
+        from hydranet_tf.inference import litert_trunk
+
+        cut = litert_trunk.of(content)
+        return None if cut is None else _runner(_signature(cut, threads))
+
+    lock = threading.Lock()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with lock:
+            found = trunk()
+        if found is None:
+            raise ValueError(_NO_FEATURES)
+        return found(images)[signatures.EMBEDDING]
+
+    return run
 
 
 def _dequantized(output: np.ndarray, quantization: tuple[float, int]) -> np.ndarray:

@@ -7,5 +7,7 @@ ENCODED = "serving_default"
 PIXELS = "pixels"
 ENCODED_INPUT = "image_bytes"
 PIXELS_INPUT = "images"
+# What heads read, of the part of a .tflite file before them.
+EMBEDDING = "embedding"
 # The asset that says what the outputs mean.
 DESCRIPTION = "tasks.json"

@@ -19,6 +19,7 @@ from small_network import SIZE, assert_same_answers, random_images, random_model
 
 from hydranet_tf import model as network_module
 from hydranet_tf.exporting import litert, saved_model
+from hydranet_tf.inference import litert_trunk
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
@@ -135,6 +136,56 @@ def test_what_a_variant_takes_and_gives(variants, name, takes, gives, megabytes)
     # Of the float32 file.
     share = len(variants[name]) / len(variants["float32"])
     assert megabytes - 0.3 < share <= megabytes + 0.2
+
+
+@pytest.mark.parametrize("name", litert.VARIANTS)
+def test_the_part_before_the_heads_gives_what_they_read(model, variants, name):
+    """In 8 bits with steps of 1/256 of the range of features."""
+    cut = litert_trunk.of(variants[name])
+    assert litert.foreign_operators(cut) == [] and len(cut) <= len(variants[name])
+    signature = signature_of(cut)
+    output = signature.get_output_details()
+    assert list(output) == ["embedding"]
+    scale, zero_point = output["embedding"]["quantization"]
+    pixels = signature.get_input_details()["images"]["dtype"]
+    images = random_images(8)
+    expected = model.feature_extractor().predict_on_batch(images)
+    step = (expected.max() - expected.min()) / 256
+    bound = {"float32": 1e-4, "float16": 1e-2, "dynamic": 4 * step}.get(name, 10 * step)
+    for image, values in zip(images, expected, strict=True):
+        found = signature(images=image[np.newaxis].astype(pixels))["embedding"]
+        if scale:
+            found = (found.astype(np.float32) - zero_point) * scale
+        np.testing.assert_allclose(found[0], values, rtol=0, atol=bound)
+
+
+def test_of_a_network_that_looks_twice_the_face_itself_counts():
+    model = random_model()
+    model.flip_tta = True
+    content = litert.convert(model.inference_model())
+    cut = litert_trunk.of(content)
+    images = random_images(3)
+    signature = signature_of(cut)
+    found = [
+        signature(images=image[np.newaxis].astype(np.float32))["embedding"][0]
+        for image in images
+    ]
+    expected = model.feature_extractor().predict_on_batch(images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    # One look, and no heads.
+    assert operator_count(cut) < operator_count(content) / 2
+
+
+def test_a_network_without_dense_layers_has_no_such_part():
+    images = keras.Input((8, 8, 3), name="images")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))
+    content = litert.convert(keras.Model(images, {"age": mean}))
+    assert litert_trunk.of(content) is None
+
+
+def operator_count(content):
+    model = schema.Model.GetRootAs(content)
+    return model.Subgraphs(0).OperatorsLength()
 
 
 def tensor_types(content):

@@ -18,6 +18,7 @@ import numpy as np
 import pandas
 import pytest
 from PIL import Image
+from released import PRESET
 from sample_pictures import (
     SIZE,
     astronaut,
@@ -323,7 +324,7 @@ def test_a_face_keeps_its_landmarks_and_on_request_its_crop(finding):
     assert face.crop is None and face.embedding is None
     (face,) = finding(image, crops=True)
     np.testing.assert_array_equal(face.crop, finding.find(image).crops[0])
-    with pytest.raises(ValueError, match="workdir or a preset for embeddings"):
+    with pytest.raises(ValueError, match="a preset or a workdir for embeddings"):
         finding(image, embeddings=True)
 
 
@@ -343,6 +344,24 @@ def test_an_embedding_is_what_the_heads_read():
         np.testing.assert_allclose(scores / scores.sum(), shares, atol=1e-5)
     none = predictor.runtime.features(np.zeros((0, *model.input_shape[1:]), np.uint8))
     assert none.shape == (0, len(face.embedding))
+
+
+def test_the_released_network_gives_embeddings_without_keras():
+    """Of the .tflite file those of the preset, but for its arithmetic in 8 bits."""
+    image = np.asarray(astronaut())
+    predictor = Predictor()
+    (face,) = predictor(image, crops=True, embeddings=True)
+    expected = runtimes.load(PRESET).features(face.crop[None])[0]
+    assert face.embedding.dtype == np.float32
+    assert face.embedding.shape == expected.shape
+    assert np.corrcoef(face.embedding, expected)[0, 1] > 0.999
+    # Not of the mirror image, which the network sees as well.
+    mirrored = predictor.runtime.features(face.crop[None, :, ::-1])[0]
+    assert np.corrcoef(mirrored, expected)[0, 1] < 0.999
+    assert predictor(image)[0].embedding is None
+    assert predictor.runtime.features(
+        np.zeros((0, *face.crop.shape), np.uint8)
+    ).shape == (0, len(expected))
 
 
 def test_a_frame_has_the_rows_of_the_command(finding, tmp_path):
