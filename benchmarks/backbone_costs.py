@@ -1,4 +1,4 @@
-"""What each backbone costs: size, arithmetic, time of one answer.
+"""What each backbone costs: size, arithmetic, time of one prediction.
 
     python benchmarks/backbone_costs.py --image_size=96
 
@@ -50,13 +50,13 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{name}.tflite" for name in names}
         for name, path in paths.items():
-            answers = HydraNet(name, size).inference_model()
-            path.write_bytes(litert.convert(answers))
+            network = HydraNet(name, size).inference_model()
+            path.write_bytes(litert.convert(network))
             rows.append(
                 {
                     "backbone": name,
-                    "parameters": answers.count_params(),
-                    "gmacs": _multiply_accumulates(answers) / 1e9,
+                    "parameters": network.count_params(),
+                    "gmacs": _multiply_accumulates(network) / 1e9,
                     "megabytes": path.stat().st_size / 1e6,
                 }
             )

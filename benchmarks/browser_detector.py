@@ -3,14 +3,14 @@
     python benchmarks/browser_detector.py --data=UTKFace \
         --split_lists=datasets/utkface/splits --json=bench_output/browser_detector.json
 
-puts chips of the validation part into grey borders of four widths and has the page's
+puts crops of the validation part into grey borders of four widths and has the page's
 own code (by node, after `npm ci` in web/) search them; LiteRT runs the detector here.
 It prints where that detector sees eyes and mouth,
 minus where the contract of hydranet_tf/data/crops.py has them: the OFFSETS of
-web/src/detect.ts. Then how far the squares that the page cuts are from the chips, in
+web/src/detect.ts. Then how far the squares that the page cuts are from the crops, in
 percent of their side and in degrees.
 
-With --model it also compares a model's scores on the chips as they are with those on
+With --model it also compares a model's scores on the crops as they are with those on
 the faces that the page found and cut.
 """
 
@@ -70,7 +70,7 @@ def page(**questions):
 
 
 class Detector:
-    """BlazeFace, its input and its answers as the page has them."""
+    """BlazeFace, its input and its predictions as the page has them."""
 
     def __init__(self):
         self._network = Interpreter(str(_WEB / _DETECTOR))
@@ -107,35 +107,35 @@ class Detector:
 
 
 def searched(examples, rows):
-    """Rows with one face, their chips, and its points and square in the chip."""
+    """Rows with one face, their crops, and its points and square in the chip."""
     detector, kept = Detector(), []
     parts = np.array_split(rows, -(-len(rows) // _AT_ONCE))
     for part in tqdm(parts, desc="searching", unit="batch", disable=None):
-        chips = [decoding.square(decoding.decode(examples.read(row))) for row in part]
+        cropped = [decoding.square(decoding.decode(examples.read(row))) for row in part]
         borders = [
-            round(border * len(chip))
-            for chip, border in zip(chips, itertools.cycle(_BORDERS))
+            round(border * len(face_crop))
+            for face_crop, border in zip(cropped, itertools.cycle(_BORDERS))
         ]
         pictures = [
-            np.pad(chip, [(b, b), (b, b), (0, 0)], constant_values=_GREY)
-            for chip, b in zip(chips, borders, strict=True)
+            np.pad(face_crop, [(b, b), (b, b), (0, 0)], constant_values=_GREY)
+            for face_crop, b in zip(cropped, borders, strict=True)
         ]
-        for row, chip, border, picture, faces in zip(
-            part, chips, borders, pictures, detector(pictures), strict=True
+        for row, face_crop, border, picture, faces in zip(
+            part, cropped, borders, pictures, detector(pictures), strict=True
         ):
             if len(faces) == 1:
-                points = (np.array(faces[0]["points"]) - border) / len(chip)
+                points = (np.array(faces[0]["points"]) - border) / len(face_crop)
                 square = crops.Square(
                     complex(*faces[0]["square"]["corner"]),
                     complex(*faces[0]["square"]["across"]),
                 )
-                kept.append((row, chip, border, points, picture, square))
+                kept.append((row, face_crop, border, points, picture, square))
     return kept
 
 
 def misplacement(kept):
-    """How far the squares are from the chips that they should be."""
-    sides = np.array([len(chip) for _, chip, *_ in kept])
+    """How far the squares are from the crops that they should be."""
+    sides = np.array([len(face_crop) for _, face_crop, *_ in kept])
     across = np.array([square.across for *_, square in kept]) / sides
     corner = np.array([s.corner - b * (1 + 1j) for _, _, b, _, _, s in kept]) / sides
     off = np.abs(corner + across * (0.5 + 0.5j) - (0.5 + 0.5j))
@@ -153,20 +153,20 @@ def misplacement(kept):
 
 
 def with_model(path, examples, kept):
-    """Scores of the chips as they are, and of what the page cuts."""
+    """Scores of the crops as they are, and of what the page cuts."""
     runtime = runtimes.load(path)
     size = runtime.image_size
-    whole = [decoding.resize(chip, size) for _, chip, *_ in kept]
-    cut = [crops.cut(picture, square, size) for *_, picture, square in kept]
+    whole = [decoding.resize(face_crop, size) for _, face_crop, *_ in kept]
+    cut = [crops.crop(picture, square, size) for *_, picture, square in kept]
     rows = [row for row, *_ in kept]
     results = {"faces": len(kept)}
     for name, images in (("as they are", whole), ("found and cut anew", cut)):
-        answers = runtime.answers(np.stack(images))
+        predictions = runtime.predictions(np.stack(images))
         results[name] = {}
         for task in runtime.tasks:
             score = "mae" if task.is_regression else "accuracy"
             labels = examples.labels[task.name][rows]
-            value = scores.score(task, labels, answers[task.name])[score].value
+            value = scores.score(task, labels, predictions[task.name])[score].value
             results[name][f"{task.name} {score}"] = value
     return results
 

@@ -1,4 +1,4 @@
-"""What the best constant answer scores: the floor that a network must pass.
+"""What the best constant prediction scores: the floor that a network must pass.
 
     python benchmarks/constant_answers.py --data=UTKFace \
         --split_lists=datasets/utkface/splits

@@ -1,16 +1,16 @@
-"""Where UTKFace's aligned chips have eyes, nose and mouth.
+"""Where UTKFace's aligned crops have eyes, nose and mouth.
 
     python benchmarks/crop_contract.py --data=UTKFace \
         --split_lists=datasets/utkface/splits --json=results/crop_contract.json
 
-runs the detector on chips of the validation part, each with a grey border
+runs the detector on crops of the validation part, each with a grey border
 so that it stands in a picture, and prints the medians of the landmarks and of the
 box as fractions of the chip's side. They are the contract in
 hydranet_tf/data/crops.py. Then it tells how well each choice of points leads back
 from the bordered picture to the chip: the scatter of the found square against
 the true one, in percent of its side and in degrees.
 
-With --model it also compares a model's scores on the chips as they are with those
+With --model it also compares a model's scores on the crops as they are with those
 on the faces that are found in the bordered pictures and cut anew.
 """
 
@@ -47,20 +47,20 @@ def decoded(examples, row):
     return decoding.square(decoding.decode(examples.read(row)))
 
 
-def bordered(chip):
+def bordered(face_crop):
     """The chip in a grey picture, and the width of the border."""
-    border = round(_BORDER * len(chip))
+    border = round(_BORDER * len(face_crop))
     pads = [(border, border), (border, border), (0, 0)]
-    return np.pad(chip, pads, constant_values=_GREY), border
+    return np.pad(face_crop, pads, constant_values=_GREY), border
 
 
 def measured(examples, rows):
     """Fractions of the side: landmarks [n, 5, 2] and boxes [n, 4]."""
     points, boxes = [], []
     for row in tqdm(rows, desc="detecting", unit="img", disable=None):
-        chip = decoded(examples, row)
-        picture, border = bordered(chip)
-        side = len(chip)
+        face_crop = decoded(examples, row)
+        picture, border = bordered(face_crop)
+        side = len(face_crop)
         found = yunet.find_faces(picture)
         # Two faces in a chip, and one cannot say which was aligned.
         if len(found) == 1:
@@ -74,13 +74,13 @@ def ways_back(points, boxes, contract):
     results = {}
     for name, used in {**_CHOICES, "box": None}.items():
         squares = []
-        for chip_points, box in zip(points, boxes, strict=True):
+        for crop_points, box in zip(points, boxes, strict=True):
             if used is None:
                 face = detection.Detection(tuple(box))
                 squares.append(crops.locate(face, contract))
             else:
                 face = detection.Detection(
-                    tuple(box), None, tuple(map(tuple, chip_points))
+                    tuple(box), None, tuple(map(tuple, crop_points))
                 )
                 squares.append(crops.locate(face, contract, used))
         across = np.array([square.across for square in squares])
@@ -102,25 +102,25 @@ def ways_back(points, boxes, contract):
 
 
 def with_model(path, examples, rows):
-    """Scores of the chips where one face is found, as they are and found."""
+    """Scores of the crops where one face is found, as they are and found."""
     finds = predictor.Predictor(path)
     takes = predictor.Predictor(finds.runtime, None)
     kept, crops_of = [], {"as they are": [], "found and cut anew": []}
     for row in tqdm(rows, desc="comparing", unit="img", disable=None):
-        chip = decoded(examples, row)
-        found = finds.find(bordered(chip)[0])
+        face_crop = decoded(examples, row)
+        found = finds.find(bordered(face_crop)[0])
         if len(found.detections) == 1:
             kept.append(row)
-            crops_of["as they are"].append(takes.find(chip).crops[0])
+            crops_of["as they are"].append(takes.find(face_crop).crops[0])
             crops_of["found and cut anew"].append(found.crops[0])
     results = {"faces": len(kept)}
     for name, images in crops_of.items():
-        answers = finds.runtime.answers(np.stack(images))
+        predictions = finds.runtime.predictions(np.stack(images))
         results[name] = {}
         for task in finds.runtime.tasks:
             score = "mae" if task.is_regression else "accuracy"
             labels = examples.labels[task.name][kept]
-            value = scores.score(task, labels, answers[task.name])[score].value
+            value = scores.score(task, labels, predictions[task.name])[score].value
             results[name][f"{task.name} {score}"] = value
     return results
 

@@ -37,8 +37,8 @@ def main(argv):
         files = {path: predictions.read(path, ids) for path in argv[1:]}
     except tables.SourceError as error:
         raise app.UsageError(str(error)) from error
-    for path, answered in files.items():
-        if answered.keys() != set(TASKS):
+    for path, predicted in files.items():
+        if predicted.keys() != set(TASKS):
             raise app.UsageError(f"{path} does not answer all of {', '.join(names)}")
     labels = {
         name: np.array([task.parse(cells[name]) for cells in rows])

@@ -8,7 +8,7 @@ lets both answer for one face with one thread, in turns: face-api by TensorFlow.
 WebAssembly in node, as it runs where there is no GPU, and ours by LiteRT. Ours is
 untrained, and its time is that of any of its kind. With --model, a trained .tflite
 file of ours, and --data that file is timed, both also answer for faces of the
-validation part, and their scores are compared. face-api has no answer for race, and
+validation part, and their scores are compared. face-api has no prediction for race, and
 looks for the face itself: here both are shown the same crops. Most of these faces were
 among those that face-api was trained on, and none among ours.
 """
@@ -83,17 +83,17 @@ def untrained(size: int) -> bytes:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8)
     model = HydraNet("efficientnet_lite0", size).inference_model()
-    return litert.convert(model, litert.INT8, calibration=images)
+    return litert.convert(model, litert.INT8, representative_faces=images)
 
 
 def litert_run(content: bytes):
     """Its side, and what answers for `[1, side, side, 3]` with one thread."""
     from hydranet_tf.exporting import latency
 
-    answer = latency.signature(content)
-    image = answer.get_input_details()["images"]
+    prediction = latency.signature(content)
+    image = prediction.get_input_details()["images"]
     side = int(image["shape"][1])
-    return side, lambda face: answer(images=face.astype(image["dtype"]))
+    return side, lambda face: prediction(images=face.astype(image["dtype"]))
 
 
 def times(peer) -> dict:
@@ -139,7 +139,7 @@ def scored(peer) -> dict:
     runtime = runtimes.load(_MODEL.value)
     labels = examples.labels
     (gender,) = (task for task in TASKS if task.name == "gender")
-    ours = runtime.answers(pipeline.load_faces(examples, runtime.image_size).images)
+    ours = runtime.predictions(pipeline.load_faces(examples, runtime.image_size).images)
     theirs = peer(pipeline.load_faces(examples, _SIZE.value).images)
 
     def row(ages, genders):

@@ -50,7 +50,7 @@ def main(argv):
     model = loading.load(Path(_MODEL.value).expanduser())
     if not model:
         raise app.UsageError(f"--model={_MODEL.value} is no workdir and no preset")
-    answers, features = model.inference_model(), model.feature_extractor()
+    predictions, features = model.inference_model(), model.feature_extractor()
     parts = {}
     for split in ("train", "validation"):
         opened = sources.open_source(
@@ -60,7 +60,7 @@ def main(argv):
         images = pipeline.evaluation_batches(faces, 128).map(lambda image, _: image)
         parts[split] = (features.predict(images, verbose=0), faces.examples.labels)
     # Those of the validation part, the last.
-    own = answers.predict(images, verbose=0)
+    own = predictions.predict(images, verbose=0)
     (seen, known), (asked, labels) = parts["train"], parts["validation"]
     found = []
     for task in model.tasks:
@@ -68,8 +68,8 @@ def main(argv):
         found.append({"task": task.name, "way": "heads of the network", **row})
         for way, fit in (("neighbours", neighbours), ("support vectors", vectors)):
             start = time.monotonic()
-            answer, chosen = fit(task, *present(seen, known[task.name]))
-            row = scored(task, labels[task.name], answer(asked))
+            prediction, chosen = fit(task, *present(seen, known[task.name]))
+            row = scored(task, labels[task.name], prediction(asked))
             row |= {"chosen": chosen, "seconds": time.monotonic() - start}
             found.append({"task": task.name, "way": way, **row})
             logging.info("%s", found[-1])
@@ -132,11 +132,11 @@ def searched(task, kind, grid, features, labels):
     return lambda asked: columns[search.predict(asked).astype(int)], search.best_params_
 
 
-def scored(task, labels, answers):
+def scored(task, labels, predictions):
     from hydranet_tf.evaluation import scores
 
     name = "mae" if task.is_regression else "accuracy"
-    found = scores.score(task, labels, answers)[name]
+    found = scores.score(task, labels, predictions)[name]
     return {"score": name, "value": found.value, "low": found.low, "high": found.high}
 
 

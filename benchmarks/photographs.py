@@ -87,7 +87,7 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def one_task_networks(network) -> list:
-    """The network three times, each with one answer, as DeepFace has them."""
+    """The network three times, each with one prediction, as DeepFace has them."""
     import keras
 
     return [keras.Model(network.inputs, output) for output in network.output.values()]

@@ -62,9 +62,11 @@ def make(folder: Path):
         INT8: folder / "int8.tflite",
         ONNX: folder / "network.onnx",
     }
-    answers = model.inference_model()
-    files[OURS].write_bytes(litert.convert(answers))
-    files[INT8].write_bytes(litert.convert(answers, litert.INT8, calibration=images))
+    predictions = model.inference_model()
+    files[OURS].write_bytes(litert.convert(predictions))
+    files[INT8].write_bytes(
+        litert.convert(predictions, litert.INT8, representative_faces=images)
+    )
     torch.onnx.export(
         network, (torch.zeros(1, 3, size, size),), files[ONNX],
         input_names=["images"], output_names=[task.name for task in peer.tasks],
@@ -90,8 +92,8 @@ def runners(network, files, image, threads: int):
         pixels = image[np.newaxis].astype(dtype)
 
         def run():
-            answers = signature(images=pixels)
-            return [answers[task.name] for task in TASKS]
+            predictions = signature(images=pixels)
+            return [predictions[task.name] for task in TASKS]
 
         return run
 
@@ -112,7 +114,7 @@ def runners(network, files, image, threads: int):
     def by_torch():
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            return [answer.numpy() for answer in network(tensor)]
+            return [prediction.numpy() for prediction in network(tensor)]
 
     return {
         OURS: lite(files[OURS], np.float32),
@@ -123,7 +125,7 @@ def runners(network, files, image, threads: int):
     }
 
 
-def check(answers) -> dict[str, float]:
+def check(predictions) -> dict[str, float]:
     """The largest differences from PyTorch's answers, ages in units of a year.
 
     Raises:
@@ -137,11 +139,11 @@ def check(answers) -> dict[str, float]:
             np.max(
                 [
                     np.abs(one - other).max()
-                    for one, other in zip(found, answers[PYTORCH], strict=True)
+                    for one, other in zip(found, predictions[PYTORCH], strict=True)
                 ]
             )
         )
-        for name, found in answers.items()
+        for name, found in predictions.items()
         if name != PYTORCH
     }
     for name in (OURS, ONNX, OPENVINO):

@@ -76,7 +76,7 @@ def train(settings: config.TrainingConfig) -> dict:
     return {"image_size": settings.image_size, **found}
 
 
-def answer(settings: config.TrainingConfig) -> dict:
+def single(settings: config.TrainingConfig) -> dict:
     """Seconds an image, by the number of images in a batch."""
     import numpy as np
 
@@ -129,7 +129,7 @@ def measure(settings: config.TrainingConfig) -> dict:
     return {
         "data": by_data,
         "image_size": by_side,
-        "batch": answer(settings),
+        "batch": single(settings),
         "settings": {
             "backbone": settings.backbone, "width": settings.width,
             "image_size": settings.image_size, "batch_size": settings.batch_size,

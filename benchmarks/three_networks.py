@@ -1,4 +1,4 @@
-"""One network with three answers against three networks with one answer each.
+"""One network with three answers against three networks with one prediction each.
 
     python benchmarks/three_networks.py --json=bench_output/three_networks.json
 
@@ -50,7 +50,7 @@ def write(folder: Path) -> dict[str, list[str]]:
 
 
 def runner(paths: list[str], size: int):
-    """What lets every file answer once; returns the answers by name."""
+    """What lets every file answer once; returns the predictions by name."""
     import numpy as np
 
     from hydranet_tf.exporting import latency
@@ -59,15 +59,15 @@ def runner(paths: list[str], size: int):
     image = np.full((1, size, size, 3), 128, np.float32)
 
     def run():
-        answers = {}
+        predictions = {}
         for signature in signatures:
-            answers |= signature(images=image)
-        return answers
+            predictions |= signature(images=image)
+        return predictions
 
     return run
 
 
-def answer_bytes(paths: list[str], size: int) -> int:
+def bytes_of_predictions(paths: list[str], size: int) -> int:
     """Memory of the first answers above that of the imports, in this process."""
     import ai_edge_litert.interpreter  # noqa: F401
 
@@ -90,7 +90,7 @@ def measure(folder: Path) -> dict:
         {name: repeated(run) for name, run in ways.items()}, _ROUNDS.value
     )
     peaks = {
-        name: memory.in_new_process(answer_bytes, paths, size)
+        name: memory.in_new_process(bytes_of_predictions, paths, size)
         for name, paths in files.items()
     }
     return {

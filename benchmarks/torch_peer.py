@@ -18,7 +18,7 @@ from torch import nn
 from hydranet_tf.tasks import BINARY, TASKS
 
 # Of ImageNet, as in hydranet_tf/backbones, and of the heads in hydranet_tf/model.py.
-_MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _HEAD_UNITS = 128
 
 
@@ -30,7 +30,7 @@ class Peer(nn.Module):
         # timm starts the last scale of every block at zero, and a network of blocks
         # that do nothing would make any two runtimes agree.
         self.backbone = timm.create_model(backbone, num_classes=0, zero_init_last=False)
-        for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
+        for name, values in (("mean", _MEAN), ("std", _STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.tasks = tasks
         self.heads = nn.ModuleDict(
@@ -45,7 +45,7 @@ class Peer(nn.Module):
         )
 
     def forward(self, images):
-        features = self.backbone((images - self.mean) / self.deviation)
+        features = self.backbone((images - self.mean) / self.std)
         logits = {}
         for task in self.tasks:
             logits[task.name] = self.heads[task.name](features)
@@ -63,24 +63,24 @@ class Answers(nn.Module):
         self.peer = peer
 
     def forward(self, images):
-        answers = []
+        predictions = []
         for task, logits in zip(
             self.peer.tasks, self.peer(images).values(), strict=True
         ):
             if task.is_regression:
-                answers.append(logits.clamp(task.low, task.high))
+                predictions.append(logits.clamp(task.low, task.high))
                 continue
             if task.kind == BINARY:
                 logits = torch.cat([torch.zeros_like(logits), logits], -1)
-            answers.append(logits.softmax(-1))
-        return tuple(answers)
+            predictions.append(logits.softmax(-1))
+        return tuple(predictions)
 
 
 def settle(peer: Peer, images: np.ndarray) -> None:
     """Takes the statistics of batch normalisation from some images.
 
     Without any the values of an untrained network grow from block to block, until
-    its answers are all zeros and ones, on which any two runtimes agree.
+    its predictions are all zeros and ones, on which any two runtimes agree.
 
     Args:
         peer: left in its state for use.

@@ -123,7 +123,7 @@ def main(argv):
                 found[rows] = unbiased(task, found[rows], known[rows])
         print(f"{task.name}: {scored(task, truth, found[count:])}", flush=True)
         if task.is_regression:
-            columns[task.answer_column] = [f"{value:.5g}" for value in found]
+            columns[task.prediction_column] = [f"{value:.5g}" for value in found]
             continue
         for name, values in zip(task.probability_columns, found.T, strict=True):
             columns[name] = [f"{p:.6f}" for p in values]
@@ -291,7 +291,7 @@ def described_by_sface(examples) -> np.ndarray:
             [framed(face, _SFACE_SIDE, _SFACE_FACE, *_SFACE_PLACE) for face in faces]
         )
         return network.predict_on_batch(
-            ((pixels - row.mean) / row.deviation).astype(np.float32)
+            ((pixels - row.mean) / row.std).astype(np.float32)
         )
 
     return described(examples, describe)

@@ -30,13 +30,13 @@ class Augmentation(keras.layers.Layer):
 
     Args:
         flip: mirror every second image left to right.
-        zoom: largest change of scale, as a share.
-        shift: largest shift, as a share of the image's side.
-        turn: largest rotation in degrees.
-        light: largest change of brightness and contrast, as a share.
-        colour: largest change of saturation, as a share.
-        grey: share of images that lose their colour.
-        cover: share of images that get a grey rectangle.
+        zoom: largest change of scale, as a fraction.
+        shift: largest shift, as a fraction of the image's side.
+        rotation: largest, in degrees.
+        brightness: largest change of brightness and contrast, as a fraction.
+        colour: largest change of saturation, as a fraction.
+        grey: fraction of images that lose their colour.
+        erasing: fraction of images that get a grey rectangle.
         seed: of the random state.
     """
 
@@ -45,11 +45,11 @@ class Augmentation(keras.layers.Layer):
         flip: bool = True,
         zoom: float = 0.15,
         shift: float = 0.06,
-        turn: float = 10.0,
-        light: float = 0.25,
+        rotation: float = 10.0,
+        brightness: float = 0.25,
         colour: float = 0.3,
         grey: float = 0.05,
-        cover: float = 0.0,
+        erasing: float = 0.0,
         seed: int = 0,
         name: str = "augmentation",
         **kwargs,
@@ -59,11 +59,11 @@ class Augmentation(keras.layers.Layer):
         self.flip = flip
         self.zoom = zoom
         self.shift = shift
-        self.turn = turn
-        self.light = light
+        self.rotation = rotation
+        self.brightness = brightness
         self.colour = colour
         self.grey = grey
-        self.cover = cover
+        self.erasing = erasing
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -80,8 +80,8 @@ class Augmentation(keras.layers.Layer):
             return cls(seed=seed)
         if strength == "strong":
             return cls(
-                zoom=0.25, shift=0.1, turn=15.0, light=0.4, colour=0.5,
-                grey=0.1, cover=0.4, seed=seed,
+                zoom=0.25, shift=0.1, rotation=15.0, brightness=0.4, colour=0.5,
+                grey=0.1, erasing=0.4, seed=seed,
             )  # fmt: skip
         raise ValueError(
             f"unknown augmentation {strength!r}; known are {', '.join(STRENGTHS)}"
@@ -93,8 +93,8 @@ class Augmentation(keras.layers.Layer):
             return images
         images = self._warp(images)
         images = self._recolour(images)
-        if self.cover:
-            images = self._cover(images)
+        if self.erasing:
+            images = self._erase(images)
         return images
 
     def _uniform(self, images, low, high, count=1):
@@ -110,7 +110,7 @@ class Augmentation(keras.layers.Layer):
         (log_zoom,) = self._uniform(
             images, -math.log1p(self.zoom), math.log1p(self.zoom)
         )
-        limit = math.radians(self.turn)
+        limit = math.radians(self.rotation)
         (angle,) = self._uniform(images, -limit, limit)
         reach = self.shift * side
         dx, dy = self._uniform(images, -reach, reach, 2)
@@ -126,14 +126,16 @@ class Augmentation(keras.layers.Layer):
         return _affine(images, a, b, c, d, e, f)
 
     def _recolour(self, images):
-        gain, contrast = self._uniform(images, 1 - self.light, 1 + self.light, 2)
+        gain, contrast = self._uniform(
+            images, 1 - self.brightness, 1 + self.brightness, 2
+        )
         (saturation,) = self._uniform(images, 1 - self.colour, 1 + self.colour)
         (grey_coin,) = self._uniform(images, 0.0, 1.0)
         saturation = ops.where(grey_coin < self.grey, 0.0, saturation)
         return _recoloured(images, saturation, contrast, gain)
 
-    def _cover(self, images):
-        """Lays a mid-grey rectangle over a share of the images.
+    def _erase(self, images):
+        """Lays a mid-grey rectangle over a fraction of the images.
 
         Random erasing (Zhong et al. 2020, arXiv:1708.04896), sides a tenth to
         four tenths of the image's.
@@ -142,14 +144,15 @@ class Augmentation(keras.layers.Layer):
         height, width = self._uniform(images, 0.1 * side, 0.4 * side, 2)
         top, left = self._uniform(images, 0.0, 1.0, 2)
         (coin,) = self._uniform(images, 0.0, 1.0)
-        return _covered(images, height, width, top, left, coin < self.cover)
+        return _erased(images, height, width, top, left, coin < self.erasing)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         names = (
-            "flip", "zoom", "shift", "turn", "light", "colour", "grey", "cover",
+            "flip", "zoom", "shift", "rotation", "brightness", "colour", "grey",
+            "erasing",
             "seed",
         )  # fmt: skip
         return {
@@ -170,7 +173,7 @@ def _recoloured(images, saturation, contrast, gain):
 
 
 @fused
-def _covered(images, height, width, top, left, is_covered):
+def _erased(images, height, width, top, left, is_covered):
     side = images.shape[1]
     at = ops.arange(side, dtype="float32")
 
@@ -204,9 +207,9 @@ def _affine(images, a, b, c, d, e, f):
         by_x, by_y, shift = (ops.reshape(v, (-1, 1, 1)) for v in (by_x, by_y, shift))
         found = ops.clip(by_x * across + by_y * down + shift, 0.0, side - 1.0)
         before = ops.floor(found)
-        share = ops.expand_dims(found - before, -1)
+        fraction = ops.expand_dims(found - before, -1)
         before = ops.cast(before, "int32")
-        return before, ops.minimum(before + 1, side - 1), share
+        return before, ops.minimum(before + 1, side - 1), fraction
 
     left, right, share_x = position(a, b, c)
     top, bottom, share_y = position(d, e, f)

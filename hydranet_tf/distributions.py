@@ -18,7 +18,7 @@ from hydranet_tf.tasks import Task
 # Deviation of the bell: BASE + SHARE * label. Annotators tell a child's age to
 # months and an old person's to a decade.
 BASE = 0.5
-SHARE = 0.05
+FRACTION = 0.05
 
 # What a nat of difference in shape counts, in the task's unit, beside the distance
 # of the mean; chosen on UTKFace, see docs/experiments.md.
@@ -67,8 +67,8 @@ def targets(task: Task, labels):
         float32 `[batch, bins]`, each row sums to 1.
     """
     labels = ops.expand_dims(ops.cast(labels, "float32"), -1)
-    deviation = BASE + SHARE * labels
-    return ops.softmax(-0.5 * ops.square((bins(task) - labels) / deviation))
+    std = BASE + FRACTION * labels
+    return ops.softmax(-0.5 * ops.square((bins(task) - labels) / std))
 
 
 def divergences(expected, logs):
@@ -151,8 +151,8 @@ def quantile(task: Task, probabilities, level: float):
 
 
 def _quantile(task: Task, probabilities, below, level: float):
-    share = (level - below) / ops.maximum(probabilities, _SMALLEST)
-    found = ops.sum(ops.clip(share, 0.0, 1.0), axis=-1) + (task.low - 0.5)
+    fraction = (level - below) / ops.maximum(probabilities, _SMALLEST)
+    found = ops.sum(ops.clip(fraction, 0.0, 1.0), axis=-1) + (task.low - 0.5)
     return ops.clip(found, task.low, task.high)
 
 
@@ -170,7 +170,7 @@ def _below(probabilities):
     return total - probabilities
 
 
-def answers(task: Task, logits) -> dict:
+def predictions(task: Task, logits) -> dict:
     """Median and interval.
 
     Args:

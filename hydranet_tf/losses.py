@@ -76,7 +76,7 @@ def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
 
 
 def nearest_labels(task: Task, labels, half_widths, logits):
-    """Labels whose distance from an answer is that of the answer from a range.
+    """Labels whose distance from a prediction is that of the prediction from a range.
 
     Args:
         task: a regression.
@@ -88,12 +88,12 @@ def nearest_labels(task: Task, labels, half_widths, logits):
         float32 `[batch]`: the answer where it lies in the range, else the nearer end;
         a missing label stays missing.
     """
-    answers = ops.cast(logits, "float32")
+    predictions = ops.cast(logits, "float32")
     if task.is_distribution:
-        answers = distributions.median(task, answers)
+        predictions = distributions.median(task, predictions)
     labels = ops.cast(labels, "float32")
     half_widths = ops.cast(half_widths, "float32")
-    nearest = ops.clip(answers, labels - half_widths, labels + half_widths)
+    nearest = ops.clip(predictions, labels - half_widths, labels + half_widths)
     return ops.where(label_mask(labels) > 0, nearest, labels)
 
 
@@ -225,7 +225,7 @@ def task_losses(
     tasks: Sequence[Task],
     labels: Mapping,
     logits: Mapping,
-    largest_share: float = 0.0,
+    largest_fraction: float = 0.0,
     sample_weights: Mapping | None = None,
     class_weights: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[dict, dict, dict]:
@@ -239,7 +239,7 @@ def task_losses(
         labels: `[batch]` by task name; soft labels by `task.soft_name`, see
             `example_losses`, where there are some.
         logits: by task name, see `example_losses`.
-        largest_share: of another face in an image, see `mixup`. Both faces' labels
+        largest_fraction: of another face in an image, see `mixup`. Both faces' labels
             count, by their shares.
         sample_weights: `[batch]` by task name; 1 where there are none.
         class_weights: by task and class name, what a label of the class counts.
@@ -256,17 +256,20 @@ def task_losses(
         own_weights = _label_weights(task, own, sample_weights, class_weights)
         widths = labels.get(task.half_width_name)
         faces = [(own, soft, widths, own_weights, 1.0)]
-        if largest_share:
-            share = mixup.shares(ops.shape(own)[0], largest_share)
+        if largest_fraction:
+            fraction = mixup.fractions(ops.shape(own)[0], largest_fraction)
             other = [
                 None if values is None else mixup.partners(values)
                 for values in (own, soft, widths, own_weights)
             ]
-            faces = [(own, soft, widths, own_weights, 1.0 - share), (*other, share)]
+            faces = [
+                (own, soft, widths, own_weights, 1.0 - fraction),
+                (*other, fraction),
+            ]
         total = weight = count = 0.0
-        for hard, soft, widths, of_label, share in faces:
+        for hard, soft, widths, of_label, fraction in faces:
             mask = label_mask(hard)
-            counted = share * mask
+            counted = fraction * mask
             weighted = counted if of_label is None else counted * of_label
             count += ops.sum(counted)
             weight += ops.sum(weighted)
@@ -305,12 +308,12 @@ def any_present(labels) -> bool:
     return bool(((labels != MISSING) & (labels == labels)).any())
 
 
-def constant_answer_loss(task: Task, labels, half_widths=None) -> float:
-    """What the best constant answer would lose on these labels.
+def constant_prediction_loss(task: Task, labels, half_widths=None) -> float:
+    """What the best constant prediction would lose on these labels.
 
     Args:
         labels: numpy `[n]`; `MISSING` and NaN are left out.
-        half_widths: numpy `[n]`, see `example_losses`; the answer is that which is
+        half_widths: numpy `[n]`, see `example_losses`; the prediction is that which is
             best for the middles of ranges.
 
     Returns:
@@ -333,9 +336,9 @@ def constant_answer_loss(task: Task, labels, half_widths=None) -> float:
         distances = np.maximum(np.abs(labels - np.median(labels)) - widths, 0)
         # 0 where every range holds the same value.
         return float(np.mean(distances)) or 1.0
-    share = np.bincount(labels.astype(int)) / labels.size
-    share = share[share > 0]
-    return float(-np.sum(share * np.log(share)))
+    fraction = np.bincount(labels.astype(int)) / labels.size
+    fraction = fraction[fraction > 0]
+    return float(-np.sum(fraction * np.log(fraction)))
 
 
 def learned_weights(
@@ -353,7 +356,9 @@ def learned_weights(
     if labels is None:
         labels = {task.name: _expected_labels(task) for task in tasks}
     constant = [
-        constant_answer_loss(task, labels[task.name], labels.get(task.half_width_name))
+        constant_prediction_loss(
+            task, labels[task.name], labels.get(task.half_width_name)
+        )
         for task in tasks
     ]
     return UncertaintyWeights([task.kind for task in tasks], constant, rate)
@@ -381,12 +386,12 @@ class UncertaintyWeights(keras.layers.Layer):
     network is.
 
     Each s starts where it would settle for a network that always gives the
-    best constant answer, so that no task rules the first epochs because of
+    best constant prediction, so that no task rules the first epochs because of
     its unit. A task without a label in the batch adds nothing.
 
     Args:
         kinds: kind of each task, in order.
-        constant_losses: what a constant answer loses at each task, see
+        constant_losses: what a constant prediction loses at each task, see
             `constant_answer_loss`.
         rate: learning rate of the s relative to the network's, exact for
             optimisers of the Adam family, whose steps do not depend on the

@@ -20,7 +20,7 @@ def partners(values):
     return ops.roll(values, 1, axis=0)
 
 
-def shares(count, largest: float):
+def fractions(count, largest: float):
     """How much of its partner is in each row, float32 `[count]`, 0 to `largest`."""
     rows = ops.arange(count, dtype="float32") + 0.5
     return largest * rows / ops.cast(count, "float32")
@@ -46,8 +46,10 @@ class Mixup(keras.layers.Layer):
             return images
         # A first layer may be given the pipeline's bytes.
         images = ops.cast(images, "float32")
-        share = ops.reshape(shares(ops.shape(images)[0], self.largest), (-1, 1, 1, 1))
-        return images + share * (partners(images) - images)
+        fraction = ops.reshape(
+            fractions(ops.shape(images)[0], self.largest), (-1, 1, 1, 1)
+        )
+        return images + fraction * (partners(images) - images)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -157,12 +157,12 @@ class HydraNet(keras.Model):
         """
         del x
         y = losses.completed_labels(self.tasks, y)
-        largest_share = self.mixup if training else 0.0
+        largest_fraction = self.mixup if training else 0.0
         means, weights, emphasis = losses.task_losses(
             self.tasks,
             y,
             y_pred,
-            largest_share,
+            largest_fraction,
             losses.weights_by_task(self.tasks, sample_weight),
             self.class_weights,
         )
@@ -200,18 +200,18 @@ class HydraNet(keras.Model):
         size = self.image_size
         images = keras.Input((size, size, 3), name="images")
         logits = self.logits_model()(images)
-        answers: dict[str, Any] = {}
+        predictions: dict[str, Any] = {}
         for task in self.tasks:
             # A constant of the graph: nothing of it is left at 1.
             temperature = self.temperatures.get(task.name, 1.0)
             scaled = logits[task.name]
             if temperature != 1.0:
                 scaled = scaled * (1 / temperature)
-            answers |= _answers(task, scaled)
-        return keras.Model(images, answers, name="answers")
+            predictions |= _predictions(task, scaled)
+        return keras.Model(images, predictions, name="answers")
 
     def logits_model(self) -> keras.Model:
-        """What `inference_model` makes its answers of, before the temperatures.
+        """What `inference_model` makes its predictions of, before the temperatures.
 
         Returns:
             A model from images `[batch, side, side, 3]` 0..255 to a dict of logits by
@@ -290,7 +290,7 @@ class HydraNet(keras.Model):
         Raises:
             hydranet_tf.presets.PresetError: if the folder holds something.
         """
-        # Fixed weights of 1: the learned ones are of no use to the answers.
+        # Fixed weights of 1: the learned ones are of no use to the predictions.
         config = self.get_config()
         config |= {"augmentation": "none", "dropout": 0.0, "mixup": 0.0}
         config |= {"class_weights": {}, "frozen": []}
@@ -393,7 +393,7 @@ def _layers_by_path(model: keras.Model, prefix: str = "") -> Iterator[tuple]:
 
 
 def _scored(task: Task, labels: Mapping, logits: Mapping):
-    """Labels as metrics compare them with answers: of a range the nearest value."""
+    """Labels as metrics compare them with predictions: of a range the nearest value."""
     widths = labels.get(task.half_width_name)
     if widths is None:
         return labels[task.name]
@@ -411,8 +411,8 @@ def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
     # float32, or 16-bit precision would round the pixels before their mean is
     # taken away.
     x = layers.Rescaling(
-        [1 / d for d in row.deviation],
-        [-m / d for m, d in zip(row.mean, row.deviation, strict=True)],
+        [1 / d for d in row.std],
+        [-m / d for m, d in zip(row.mean, row.std, strict=True)],
         dtype="float32",
         name=NORMALISATION,
     )(images)
@@ -441,9 +441,9 @@ def _head(features, task: Task, dropout: float, seed: int):
     return layers.Reshape((), dtype="float32", name=name)(x)
 
 
-def _answers(task: Task, logits) -> dict:
+def _predictions(task: Task, logits) -> dict:
     if task.is_distribution:
-        return distributions.answers(task, logits)
+        return distributions.predictions(task, logits)
     if task.is_regression:
         return {task.name: ops.clip(logits, task.low, task.high)}
     if task.kind == BINARY:

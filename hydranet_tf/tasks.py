@@ -103,14 +103,14 @@ class Task:
         return tuple(f"p_{self.name}_{name}" for name in self.classes)
 
     @property
-    def answer_column(self) -> str:
-        """Name of its answer in tables, where its own name is the label's."""
+    def prediction_column(self) -> str:
+        """Name of its prediction in tables, where its own name is the label's."""
         return f"predicted_{self.name}"
 
     @property
-    def answer_columns(self) -> tuple[str, ...]:
-        """Columns of tables that hold its answer in numbers, see the two above."""
-        return self.probability_columns or (self.answer_column,)
+    def prediction_columns(self) -> tuple[str, ...]:
+        """Columns of tables that hold its prediction in numbers, see the two above."""
+        return self.probability_columns or (self.prediction_column,)
 
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
@@ -211,7 +211,7 @@ def told_apart(tasks: Sequence[Task]) -> tuple[Task, ...]:
         ("name of a loss weight", lambda task: (task.weight_name,)),
         # As if each regression had a distribution: heads are chosen later.
         ("output or column", lambda task: (
-            task.name, task.answer_column, f"{task.name}_low", f"{task.name}_high",
+            task.name, task.prediction_column, f"{task.name}_low", f"{task.name}_high",
             task.soft_name, *task.probability_columns,
         )),
     ):  # fmt: skip
@@ -247,7 +247,7 @@ def register(task: Task) -> None:
 
     Raises:
         ValueError: if another task has its name, its weight's name or one of the names
-            in its answers, or other modules have been imported already.
+            in its predictions, or other modules have been imported already.
     """
     global TASKS
     if task in TASKS:

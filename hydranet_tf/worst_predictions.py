@@ -12,9 +12,9 @@ from hydranet_tf.tasks import MISSING, Task
 
 
 def worst(
-    task: Task, labels: np.ndarray, answers: np.ndarray, count: int
+    task: Task, labels: np.ndarray, predictions: np.ndarray, count: int
 ) -> np.ndarray:
-    """Rows of the wrong answers, worst first.
+    """Rows of the wrong predictions, worst first.
 
     A regression's are in the order of the absolute error, a classification's in
     that of the probability that the label got, lowest first. Of equal ones the
@@ -23,32 +23,32 @@ def worst(
     Args:
         task: that was answered.
         labels: [n], `MISSING` where absent.
-        answers: [n] in the task's unit, or probabilities [n, classes].
+        predictions: [n] in the task's unit, or probabilities [n, classes].
         count: how many rows at most.
 
     Returns:
         int [m], m <= count.
     """
-    labels, answers = np.asarray(labels), np.asarray(answers)
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
     rows = np.flatnonzero(labels != MISSING)
-    labels, answers = labels[rows], answers[rows]
+    labels, predictions = labels[rows], predictions[rows]
     if task.is_regression:
-        error = np.abs(answers.astype(np.float64) - labels)
+        error = np.abs(predictions.astype(np.float64) - labels)
         wrong = error > 0
     else:
         labels = labels.astype(int)
-        error = -answers[np.arange(len(rows)), labels]
-        wrong = answers.argmax(axis=1) != labels
+        error = -predictions[np.arange(len(rows)), labels]
+        wrong = predictions.argmax(axis=1) != labels
     order = np.argsort(-error[wrong], kind="stable")
     return rows[wrong][order[:count]]
 
 
-def spoken(task: Task, value: np.ndarray | float) -> str:
-    """A label, or an answer with its probability: `34 years` or `female 93 %`.
+def format_prediction(task: Task, value: np.ndarray | float) -> str:
+    """A label, or a prediction with its probability: `34 years` or `female 93 %`.
 
     Args:
         task: that was asked.
-        value: a label, an answer in the task's unit, or probabilities [classes].
+        value: a label, a prediction in the task's unit, or probabilities [classes].
     """
     if np.ndim(value):
         best = int(np.argmax(value))

@@ -27,7 +27,7 @@ from torch_state import (
 FOLDER = Path(__file__).parent / "torch_reference"
 
 
-def answers(network, images: np.ndarray) -> list[list[float]]:
+def predictions(network, images: np.ndarray) -> list[list[float]]:
     with torch.no_grad():
         found = network(torch.tensor(images.transpose(0, 3, 1, 2)))
     return [[float(f"{value:.8g}") for value in row] for row in found.tolist()]
@@ -43,7 +43,7 @@ def resnet(name: str) -> None:
     state = {key: torch.tensor(value) for key, value in random_state(shapes).items()}
     network.load_state_dict(state)
     network.fc = torch.nn.Identity()
-    features = {side: answers(network, random_images(side)) for side in SIDES}
+    features = {side: predictions(network, random_images(side)) for side in SIDES}
     write(f"{name}.json", {"state": shapes, "features": features})
 
 
@@ -61,11 +61,11 @@ def efficientnet_lite0() -> None:
     for side in SIDES:
         network = lite0(side)
         network._fc = torch.nn.Identity()
-        features[side] = answers(network, random_images(side))
+        features[side] = predictions(network, random_images(side))
     network = lite0(PHOTOGRAPH_SIDE)
     photographs = {}
     for name in PHOTOGRAPHS:
-        (logits,) = answers(network, (photograph(name) - 127) / 128)
+        (logits,) = predictions(network, (photograph(name) - 127) / 128)
         top = int(np.argmax(logits))
         photographs[name] = {"class": top, "logit": logits[top]}
     content = {"features": features, "photographs": photographs}

@@ -121,7 +121,7 @@ def weights_after_training(config, devices) -> dict[str, np.ndarray]:
     return found
 
 
-def worst_answers(strategy, devices, workdir) -> dict[str, np.ndarray]:
+def worst_predictions(strategy, devices, workdir) -> dict[str, np.ndarray]:
     """The pictures of a run that keeps an average of its weights, by task."""
     keras.mixed_precision.set_dtype_policy("float32")
     settings = COMMON | CASES["clipped"] | {"epochs": worst_faces.EVERY}
@@ -162,8 +162,8 @@ def keras_alone(devices) -> dict[str, np.ndarray]:
     )
     with devices.scope():
         inputs = keras.Input((3,))
-        answers = {name: keras.layers.Dense(1, name=name)(inputs) for name in "ab"}
-        model = keras.Model(inputs, answers)
+        predictions = {name: keras.layers.Dense(1, name=name)(inputs) for name in "ab"}
+        model = keras.Model(inputs, predictions)
         model.compile("sgd", {"a": "mse", "b": "mse"})
     x = np.ones((8, 3), "float32")
     batches = tf.data.Dataset.from_tensors((x, {"a": x[:, :1], "b": x[:, :1]}))
@@ -188,10 +188,10 @@ def main(output, strategy, cpu_devices, *cases):
         for case in cases:
             if case == "keras_alone":
                 results = keras_alone(devices)
-            elif case == "worst_answers":
+            elif case == "worst_predictions":
                 # Another folder for each process: they run at the same time.
                 folder = Path(output).with_suffix("")
-                results = worst_answers(strategy, devices, folder)
+                results = worst_predictions(strategy, devices, folder)
             else:
                 config = TrainingConfig(**COMMON, **CASES[case], strategy=strategy)
                 results = weights_after_training(config, devices)

@@ -66,7 +66,7 @@ def small_graph_runtime() -> runtimes.Runtime:
     }
 
     @tf.function(input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.uint8)])
-    def answers(images):
+    def predictions(images):
         seen = tf.nn.relu(
             tf.nn.conv2d(tf.cast(images, tf.float32) / 255, kernel, 2, "SAME")
         )
@@ -79,7 +79,7 @@ def small_graph_runtime() -> runtimes.Runtime:
         }
 
     def run(images):
-        return {name: value.numpy() for name, value in answers(images).items()}
+        return {name: value.numpy() for name, value in predictions(images).items()}
 
     return runtimes.Runtime(TASKS, SIZE, 8, run)
 

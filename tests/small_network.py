@@ -20,7 +20,7 @@ SIZE = 40
 
 
 def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
-    """A tiny untrained network whose every weight matters to its answers.
+    """A tiny untrained network whose every weight matters to its predictions.
 
     Fresh statistics of normalisation are zeros and ones, and a converter that
     lost them would go unnoticed.
@@ -58,7 +58,7 @@ def encode(image: np.ndarray, kind: str = "PNG", **options) -> bytes:
     return stream.getvalue()
 
 
-def assert_same_answers(found, expected, years=1e-3, probability=1e-5) -> None:
+def assert_same_predictions(found, expected, years=1e-3, probability=1e-5) -> None:
     """Compares answers by name, shapes included."""
     assert sorted(found) == sorted(expected) == ["age", "gender", "race"]
     for name, bound in (("age", years), ("gender", probability), ("race", probability)):

@@ -28,8 +28,12 @@ MODELS = {
     "any_batch": (TASKS, litert.FLOAT32, {"dynamic_batch": True}),
     "float16": (TASKS, litert.FLOAT16, {}),
     "dynamic": (TASKS, litert.DYNAMIC, {}),
-    "int8": (TASKS, litert.INT8, {"calibration": random_images(20, seed=1)}),
-    "integer": (TASKS, litert.INTEGER, {"calibration": random_images(20, seed=1)}),
+    "int8": (TASKS, litert.INT8, {"representative_faces": random_images(20, seed=1)}),
+    "integer": (
+        TASKS,
+        litert.INTEGER,
+        {"representative_faces": random_images(20, seed=1)},
+    ),
 }
 
 
@@ -94,14 +98,14 @@ def write_pictures(folder: Path) -> None:
     astronaut().save(folder / "astronaut.png")
     pixels = np.asarray(astronaut())
     (face,) = yunet.find_faces(pixels)
-    chip = crops.cut(pixels, crops.locate(face), 200)
-    Image.fromarray(chip).save(folder / "chip.png")
+    face_crop = crops.crop(pixels, crops.locate(face), 200)
+    Image.fromarray(face_crop).save(folder / "chip.png")
     crowd(3, 2, 240).save(folder / "crowd.png")
     # What a camera films: frames of JPEG, one after the other.
     astronaut().crop((0, 0, 512, 384)).resize((640, 480)).save(
         folder / "camera.mjpeg", "JPEG", quality=95
     )
-    # Smooth, as faces are: half a level of a pixel must not decide an answer.
+    # Smooth, as faces are: half a level of a pixel must not decide a prediction.
     corners = np.random.default_rng(3).integers(0, 256, (4, 5, 3))
     smooth = tf.image.resize(corners.astype(np.float32), [120, 150], "bicubic")
     pixels = np.clip(np.round(smooth.numpy()), 0, 255).astype(np.uint8)

@@ -242,7 +242,7 @@ def build(labels):
     asked = tasks.with_head(tasks.TASKS, tasks.DISTRIBUTION)
     weighting = losses.UncertaintyWeights(
         [task.kind for task in asked],
-        [losses.constant_answer_loss(task, labels[task.name]) for task in asked],
+        [losses.constant_prediction_loss(task, labels[task.name]) for task in asked],
         rate=10.0,
     )
     return HydraNet(

@@ -17,6 +17,6 @@ request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(encoded, tf.string))
 with grpc.insecure_channel(ADDRESS) as channel:
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     outputs = stub.Predict(request, timeout=60).outputs
-answers = {name: tf.make_ndarray(outputs[name]).tolist() for name in outputs}
-for path, *row in zip(sys.argv[1:], *answers.values(), strict=True):
-    print(path, dict(zip(answers, row, strict=True)))
+predictions = {name: tf.make_ndarray(outputs[name]).tolist() for name in outputs}
+for path, *row in zip(sys.argv[1:], *predictions.values(), strict=True):
+    print(path, dict(zip(predictions, row, strict=True)))

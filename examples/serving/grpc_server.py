@@ -36,14 +36,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                     f"expected the input {name}, got {sorted(request.inputs)}"
                 )
             values = tf.constant(tf.make_ndarray(request.inputs[name]))
-            answers = self._model.predict(signature, values)
+            predictions = self._model.predict(signature, values)
         except (RequestError, TypeError, ValueError) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         response = predict_pb2.PredictResponse()
         response.model_spec.name = self._model.name
         response.model_spec.version.value = self._model.version
         response.model_spec.signature_name = signature
-        for name, answer in answers.items():
+        for name, answer in predictions.items():
             response.outputs[name].CopyFrom(tf.make_tensor_proto(answer))
         return response
 

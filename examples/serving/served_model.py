@@ -1,4 +1,4 @@
-"""The newest version of a SavedModel, with answers to wrong input."""
+"""The newest version of a SavedModel, with predictions to wrong input."""
 
 from __future__ import annotations
 

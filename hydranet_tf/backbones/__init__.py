@@ -32,7 +32,7 @@ class Backbone:
             `[batch, height, width, 3]`, normalised, to `[batch, features]`.
         mean: of red, green and blue in levels 0..255, taken from the pixels
             before they enter.
-        deviation: the pixels are then divided by it. Both are what the
+        std: the pixels are then divided by it. Both are what the
             pretrained weights were trained with.
         width: channels of the first stage; None where it cannot be chosen.
         smallest: side in pixels of the smallest image it takes.
@@ -40,7 +40,7 @@ class Backbone:
 
     build: Callable
     mean: Channels
-    deviation: Channels
+    std: Channels
     width: int | None = None
     smallest: int = 32
 
@@ -49,7 +49,7 @@ class Backbone:
 # Keras; as good as any other for a network from scratch.
 _IMAGENET = {
     "mean": (0.485 * 255, 0.456 * 255, 0.406 * 255),
-    "deviation": (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    "std": (0.229 * 255, 0.224 * 255, 0.225 * 255),
 }
 
 
@@ -58,9 +58,9 @@ def _resnet(blocks: tuple[int, ...], width: int = 64) -> Backbone:
     return Backbone(build, **_IMAGENET, width=width)
 
 
-def _application(name: str, mean: Channels, deviation: Channels, **known) -> Backbone:
+def _application(name: str, mean: Channels, std: Channels, **known) -> Backbone:
     build = functools.partial(applications.application, name=name)
-    return Backbone(build, mean, deviation, **known)
+    return Backbone(build, mean, std, **known)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -121,7 +121,7 @@ def register_model(
     name: str,
     model: keras.Model,
     mean: Channels,
-    deviation: Channels,
+    std: Channels,
     module: str | None = None,
 ) -> None:
     """Makes a Keras model known as a backbone, with the weights that it has.
@@ -130,7 +130,7 @@ def register_model(
         name: a new one; the model's layers get it before their names.
         model: from `[batch, height, width, 3]` images to `[batch, features]`, of any
             size if its input has none. It is copied for each network.
-        mean, deviation: see `Backbone`.
+        mean, std: see `Backbone`.
         module: that registers it, see `register`.
 
     Raises:
@@ -150,7 +150,7 @@ def register_model(
         copy.set_weights(model.get_weights())
         return copy(images)
 
-    register(name, Backbone(build, mean, deviation, smallest=side), module or "")
+    register(name, Backbone(build, mean, std, smallest=side), module or "")
 
 
 def module_of(name: str) -> str | None:

@@ -35,7 +35,7 @@ def run(title: str, script: str, *arguments: str) -> None:
     subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
 
 
-def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
+def draw_predictions(tflite: Path, data_dir: Path, picture: Path) -> None:
     """Shows the exported file's answers under faces it has never seen."""
     import matplotlib
 
@@ -48,18 +48,18 @@ def draw_answers(tflite: Path, data_dir: Path, picture: Path) -> None:
     model = runtimes.load(tflite)
     examples = sources.open_source("drawn_faces", "test", data_dir=str(data_dir))
     faces = pipeline.load_faces(examples.select(range(10)), model.image_size)
-    answers = model.answers(faces.images)
+    predictions = model.predictions(faces.images)
     figure, axes = plt.subplots(2, 5, figsize=(10, 5.6), layout="constrained")
     for i, axis in enumerate(axes.flat):
         axis.imshow(decoding.decode(faces.examples.read(i)))
         axis.set_axis_off()
-        lines = [f"{answers['age'][i]:.1f} years"]
+        lines = [f"{predictions['age'][i]:.1f} years"]
         truth = [f"{faces.examples.labels['age'][i]:.0f}"]
         for task in model.tasks:
             if not task.is_regression:
-                best = answers[task.name][i].argmax()
-                share = answers[task.name][i][best]
-                lines.append(f"{task.classes[best]} {share:.0%}")
+                best = predictions[task.name][i].argmax()
+                fraction = predictions[task.name][i][best]
+                lines.append(f"{task.classes[best]} {fraction:.0%}")
                 truth.append(task.classes[faces.examples.labels[task.name][i]])
         axis.set_title(f"{lines[0]}\n{', '.join(lines[1:])}", fontsize=9)
         axis.text(
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> None:
         "--overwrite",
     )  # fmt: skip
     picture = out / "answers.png"
-    draw_answers(exports / "hydranet.tflite", data, picture)
+    draw_predictions(exports / "hydranet.tflite", data, picture)
     newest = max((exports / "hydranet").iterdir(), key=lambda p: int(p.name))
     print(
         f"\nDone. Look at\n"

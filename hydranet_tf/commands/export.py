@@ -4,7 +4,7 @@
 
 writes exports/faces/hydranet/1 (SavedModel; 2, 3, ... when repeated),
 exports/faces/hydranet.tflite with hydranet.json, and export.json, and prints
-how their answers and their speed compare.
+how their predictions and their speed compare.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
         *(_MODEL.value or _WORKDIR.value, _OUTPUT.value, export.Request(*request)),
         **{flag.name: flag.value for flag in others},
     )
-    if done.calibration:
-        print(done.calibration.summary())
+    if done.representative_faces:
+        print(done.representative_faces.summary())
     print(done.table)
     print(*(f"wrote {artefact.path}" for artefact in done.artefacts), sep="\n")

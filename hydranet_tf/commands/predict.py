@@ -1,4 +1,4 @@
-"""Finds faces in pictures and answers for each: age, gender, race, as perceived.
+"""Finds faces in pictures and predicts for each: age, gender, race, as perceived.
 
     hydranet predict portrait.jpg holiday/
 
@@ -9,8 +9,8 @@ that cannot be read, have their line too; the next run tries the latter again. A
 (-) stands for a picture from standard input. Films (clip.mp4) and a --camera give a
 row for each face that is followed through their frames: docs/video.md. The exit code
 is the number of unreadable files (100: or more); 120: the run could not begin or go
-on; 130: Ctrl-C. More: docs/photographs.md. The answers estimate what annotators saw in
-pictures. They are not facts about a person.
+on; 130: Ctrl-C. More: docs/photographs.md. The predictions estimate what annotators
+saw in pictures. They are not facts about a person.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a face lies in its crop, and how it gets there: the crop contract.
 
-Training images are UTKFace's aligned and cropped chips. A face from another
+Training images are UTKFace's aligned and cropped faces. A face from another
 picture is turned, scaled and shifted so that its eyes and mouth come to where
-those chips have theirs.
+those crops have theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hydranet_tf.data import decoding
 if TYPE_CHECKING:
     from hydranet_tf.data.detection import Detection
 
-# As fractions of the square's side, from its left and top. Medians over 499 chips
+# As fractions of the square's side, from its left and top. Medians over 499 crops
 # of UTKFace's validation part, on which MTCNN found one face. Exported networks carry
 # them, so they stay, and the landmarks of `yunet` are brought to them;
 # benchmarks/crop_contract.py measures how well. Left and right as the viewer sees them.
@@ -35,11 +35,11 @@ CONTRACT: Mapping[str, Any] = {
     "box": (0.08, -0.1, 0.925, 0.99),
 }
 
-# All five: on those chips the eyes alone misplace the square by twice as much.
+# All five: on those crops the eyes alone misplace the square by twice as much.
 _USED = (0, 1, 2, 3, 4)
-# A chip is first cut in about the picture's own resolution. Larger ones hold no
+# A crop is first cut in about the picture's own resolution. Larger ones hold no
 # more of a face that a network of a few hundred pixels could see.
-_LARGEST_CHIP = 2048
+_LARGEST_CROP = 2048
 
 
 def rule() -> str:
@@ -121,8 +121,8 @@ def locate(
     return Square(complex(found.mean() - across * target.mean()), complex(across))
 
 
-def cut(image: np.ndarray, square: Square, size: int) -> np.ndarray:
-    """Cuts a square out of a picture.
+def crop(image: np.ndarray, square: Square, size: int) -> np.ndarray:
+    """Crops a picture to a square of any angle.
 
     Args:
         image: uint8 `[height, width, 3]`.
@@ -134,7 +134,7 @@ def cut(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     """
     # As many whole pixels for each of the result's as keep the picture's
     # resolution; then the resize that every image takes.
-    finer = max(1, min(int(np.ceil(square.side / size)), _LARGEST_CHIP // size))
+    finer = max(1, min(int(np.ceil(square.side / size)), _LARGEST_CROP // size))
     return decoding.resize(sampled(image, square, size * finer), size)
 
 

@@ -74,17 +74,17 @@ def _draw_moves(axes, name: str, task: Mapping[str, Any]) -> None:
 
 
 def _draw_errors(axes, name: str, task: Mapping[str, Any]) -> None:
-    is_share = scores.MEANINGS[task["score"]].is_share
+    is_fraction = scores.MEANINGS[task["score"]].is_fraction
     # Errors in all panels, so that left is better everywhere.
-    values = [_error(score, is_share) for score in task["values"]]
+    values = [_error(score, is_fraction) for score in task["values"]]
     _dots(axes, values, [BLUE] * len(values))
     axes.axvline(values[0]["value"], color=INK, linewidth=1.2, linestyle="--", zorder=1)
     axes.set_xlim(left=0)
     axes.set_xlabel(
-        "wrong (%)" if is_share else f"mean absolute error ({task['unit']})"
+        "wrong (%)" if is_fraction else f"mean absolute error ({task['unit']})"
     )
     worst = max(one["value"] for one in values)
-    unit = " % wrong" if is_share else ""
+    unit = " % wrong" if is_fraction else ""
     write_title(
         axes,
         f"{name.capitalize()}: {values[0]['value']:.1f} to {worst:.1f}{unit}",
@@ -92,8 +92,8 @@ def _draw_errors(axes, name: str, task: Mapping[str, Any]) -> None:
     )
 
 
-def _error(score: Mapping[str, Any], is_share: bool) -> dict[str, Any]:
-    if not is_share:
+def _error(score: Mapping[str, Any], is_fraction: bool) -> dict[str, Any]:
+    if not is_fraction:
         return dict(score)
     turned = {"value": "value", "low": "high", "high": "low"}
     return {"n": score["n"]} | {

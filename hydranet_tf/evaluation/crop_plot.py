@@ -43,16 +43,16 @@ def draw(measured: Mapping[str, Any], path: pathlib.Path) -> bool:
 
 
 def _panel(axes, name: str, found: Mapping[str, Any], factors: list[float]) -> None:
-    is_share = scores.MEANINGS[found["score"]].is_share
-    scale = 100 if is_share else 1
+    is_fraction = scores.MEANINGS[found["score"]].is_fraction
+    scale = 100 if is_fraction else 1
     # Errors in all panels, so that down is better everywhere.
     values = [
-        scale * (1 - score["value"] if is_share else score["value"])
+        scale * (1 - score["value"] if is_fraction else score["value"])
         for score in found["values"]
     ]
     if found["values"][0]["low"] is not None:
         ends = [
-            [scale * (1 - s[end] if is_share else s[end]) for s in found["values"]]
+            [scale * (1 - s[end] if is_fraction else s[end]) for s in found["values"]]
             for end in ("low", "high")
         ]
         axes.fill_between(factors, *ends, color=PALE, alpha=0.6, linewidth=0)
@@ -63,12 +63,12 @@ def _panel(axes, name: str, found: Mapping[str, Any], factors: list[float]) -> N
     axes.set_xlabel("side of the crop, 1 = as in the data")
     axes.set_ylabel(
         "labelled faces answered wrongly (%)"
-        if is_share
+        if is_fraction
         else f"mean absolute error ({found['unit']})"
     )
     axes.grid(True, axis="y")
     as_is, worst = values[factors.index(1.0)], max(values)
-    unit = " % wrong" if is_share else f" {found['unit']}"
+    unit = " % wrong" if is_fraction else f" {found['unit']}"
     write_title(
         axes,
         f"{name.capitalize()}: {as_is:.1f} as cut, up to {worst:.1f}{unit}",

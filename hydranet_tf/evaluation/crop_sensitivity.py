@@ -1,7 +1,7 @@
-"""How much the answers depend on how tightly a face is cut.
+"""How much the predictions depend on how tightly a face is cropped.
 
-Whoever uses a model cuts faces with a detector of their own, a little closer or
-wider than the training faces. Here every face of a sample is cut anew at
+Whoever uses a model crops faces with a detector of their own, a little closer or
+wider than the training faces. Here every face of a sample is cropped anew at
 several factors of its square's side and answered again.
 """
 
@@ -35,7 +35,7 @@ def measure(
     rows = sensitivity.sample(examples, seed)
     n = len(rows)
     variants = [
-        lambda face, _, factor=factor: cut_anew(face, factor, runtime.image_size)
+        lambda face, _, factor=factor: crop_anew(face, factor, runtime.image_size)
         for factor in FACTORS
     ]
     found = sensitivity.predictions(runtime, examples, rows, variants, "cutting anew")
@@ -55,7 +55,7 @@ def measure(
     return {"faces": n, "factors": list(FACTORS), "tasks": tasks}
 
 
-def cut_anew(image: np.ndarray, factor: float, size: int) -> np.ndarray:
+def crop_anew(image: np.ndarray, factor: float, size: int) -> np.ndarray:
     """Cuts a face tighter or wider and resizes it as every image is resized.
 
     Args:

@@ -1,7 +1,7 @@
 """From a model and a split to a report.
 
 `evaluate_model` does all of it for a path; `findings.find` and `write` are its
-two halves for answers that are already in memory.
+two halves for predictions that are already in memory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SCHEMA_VERSION = 1
 # kept between the check and the prediction.
 _MAX_CACHE = 2**30
 
-_MARGIN_PICTURE = "margin_sensitivity.png"
+_CROP_PICTURE = "crop_sensitivity.png"
 _CAPTURE_PICTURE = "capture_sensitivity.png"
 
 
@@ -136,7 +136,7 @@ def evaluate_model(
     cache = pipeline.MEMORY_CACHE if needed <= _MAX_CACHE else pipeline.NO_CACHE
     faces = pipeline.load_faces(opened, loaded.image_size, cache, max_bad_images)
     if fit_temperatures:
-        _calibrate(Path(model_path).expanduser(), faces, batch_size)
+        _fit_temperatures(Path(model_path).expanduser(), faces, batch_size)
         loaded = runtimes.load(model_path)
     findings = find(
         loaded.tasks,
@@ -173,7 +173,7 @@ def evaluate_model(
         about,
         output,
         seed,
-        margin=crop_sensitivity.measure(loaded, faces.examples, seed),
+        crop=crop_sensitivity.measure(loaded, faces.examples, seed),
         capture=capture_sensitivity.measure(loaded, faces.examples, seed),
         masks=masks,
         thumbnails=shown,
@@ -242,21 +242,21 @@ def evaluate_sources(
     return found
 
 
-def _calibrate(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
+def _fit_temperatures(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:
     if not (workdir / "checkpoints").is_dir():
         raise EvaluationError(
             "--fit_temperatures keeps what it fits in a workdir of train.py, and "
             f"{workdir} is none; calibrate the workdir, then export it"
         )
     model = checkpoints.load_model(workdir)
-    logits = _logits_for_calibration(model.logits_model(), faces, batch_size)
+    logits = _logits_for_temperatures(model.logits_model(), faces, batch_size)
     labels = {name: np.tile(v, 2) for name, v in faces.examples.labels.items()}
     found = temperatures.fit(model.tasks, logits, labels)
     folder, _ = checkpoints.newest(workdir)
     checkpoints.keep_temperatures(workdir, folder.name, found)
 
 
-def _logits_for_calibration(
+def _logits_for_temperatures(
     network, faces: pipeline.Faces, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Logits of all faces as they are, and then of each under one change of capture.
@@ -308,7 +308,7 @@ def predict(
     with tqdm(total=len(faces), desc="predicting", unit="img", disable=None) as bar:
         batches = pipeline.evaluation_batches(faces, batch_size)
         for images, _ in batches.as_numpy_iterator():
-            parts.append(loaded.answers(images))
+            parts.append(loaded.predictions(images))
             bar.update(len(images))
     if not parts:
         raise EvaluationError(
@@ -326,7 +326,7 @@ def write(
     about: Mapping[str, Any],
     output: Path,
     seed: int = 0,
-    margin: Mapping[str, Any] | None = None,
+    crop: Mapping[str, Any] | None = None,
     capture: Mapping[str, Any] | None = None,
     masks: Mapping[str, np.ndarray] | None = None,
     thumbnails: Mapping[str, bytes] | None = None,
@@ -338,7 +338,7 @@ def write(
         about: the parts `model` and `data` of the report.
         output: an existing folder.
         seed: that `find` was given.
-        margin: from `crop_sensitivity.measure`; None where only answers are known.
+        crop: from `crop_sensitivity.measure`; None where only predictions are known.
         capture: from `capture_sensitivity.measure`; None there, too.
         masks: from `subsets.find`.
         thumbnails: from `worst_examples.thumbnails`, for report.html alone.
@@ -348,15 +348,15 @@ def write(
     """
     with report.replacing(output) as folder:
         pictures = _draw(findings, folder)
-        if margin and crop_plot.draw(margin, folder / _MARGIN_PICTURE):
-            pictures["margin_sensitivity"] = _MARGIN_PICTURE
+        if crop and crop_plot.draw(crop, folder / _CROP_PICTURE):
+            pictures["margin_sensitivity"] = _CROP_PICTURE
         if capture and capture_plot.draw(capture, folder / _CAPTURE_PICTURE):
             pictures["capture_sensitivity"] = _CAPTURE_PICTURE
         report.write_predictions(
             findings.tasks,
             findings.ids,
             findings.labels,
-            findings.answers,
+            findings.predictions,
             folder,
             findings.half_widths,
         )
@@ -373,14 +373,14 @@ def write(
                 "resamples": scores.RESAMPLES,
                 "level": scores.LEVEL,
                 "tolerance": scores.TOLERANCE,
-                "calibration_bins": scores.CALIBRATION_BINS,
+                "calibration_bins": scores.RELIABILITY_BINS,
                 "small_below": subgroups.SMALL,
             },
             "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
             "groups": groups_json(findings.groups),
             "parts": subsets.measure(findings, masks or {}, seed),
             "worst_examples": worst_examples.measure(findings),
-            "margin_sensitivity": margin,
+            "margin_sensitivity": crop,
             "capture_sensitivity": capture,
             "pictures": pictures,
             "versions": provenance.versions(),
@@ -407,7 +407,10 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
     """Draws what there are labels for; file names by task and kind."""
     pictures: dict[str, Any] = {}
     for task in findings.tasks:
-        labels, answers = findings.labels[task.name], findings.answers[task.name]
+        labels, predictions = (
+            findings.labels[task.name],
+            findings.predictions[task.name],
+        )
         found = findings.scores[task.name]
         if not next(iter(found.values())).n:
             continue
@@ -417,7 +420,7 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
                 "decades": f"{task.name}_error_by_decade.png",
             }
             plots.scatter(
-                task, labels, answers, found["mae"], folder / names["scatter"]
+                task, labels, predictions, found["mae"], folder / names["scatter"]
             )
             decade_plot.draw(
                 task,
@@ -436,7 +439,7 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
             findings.tasks, findings.groups, findings.scores,
             folder / "error_by_group.png")),
         ("reliability", "reliability.png", plots.reliability(
-            findings.tasks, findings.calibrations, folder / "reliability.png")),
+            findings.tasks, findings.reliability_curves, folder / "reliability.png")),
     ):  # fmt: skip
         if drawn:
             pictures[key] = name

@@ -31,9 +31,9 @@ class Findings:
 
     Attributes:
         tasks: in the order of the report.
-        ids, labels, answers: of the examples.
+        ids, labels, predictions: of the examples.
         scores: of all examples, by task and score.
-        confusions, calibrations: by classification task.
+        confusions, reliability_curves: by classification task.
         decades: by regression task.
         groups: by gender and race.
         half_widths: of labels that are ranges, [n] by regression task; their middles
@@ -44,10 +44,10 @@ class Findings:
     tasks: tuple[Task, ...]
     ids: np.ndarray
     labels: dict[str, np.ndarray]
-    answers: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
     scores: dict[str, dict[str, scores.Score]]
     confusions: dict[str, np.ndarray]
-    calibrations: dict[str, scores.Calibration]
+    reliability_curves: dict[str, scores.ReliabilityCurve]
     decades: dict[str, list[subgroups.Decade]]
     groups: subgroups.Groups
     half_widths: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -58,12 +58,12 @@ class Findings:
         return ranges.compared(
             self.labels[task.name],
             self.half_widths.get(task.name),
-            self.answers[task.name],
+            self.predictions[task.name],
         )
 
 
 def find(
-    tasks: Sequence[Task], ids: np.ndarray, labels: Arrays, answers: Arrays, seed=0
+    tasks: Sequence[Task], ids: np.ndarray, labels: Arrays, predictions: Arrays, seed=0
 ) -> Findings:
     """Compares answers with labels.
 
@@ -73,7 +73,7 @@ def find(
         labels: [n] by task name, `MISSING` where absent; a task that is not in
             the dict has no labels. Of ranges the middles, and half their widths by
             `task.half_width_name`.
-        answers: by the names of `task.outputs`: [n] in the task's unit, or
+        predictions: by the names of `task.outputs`: [n] in the task's unit, or
             probabilities [n, classes].
         seed: of the intervals.
 
@@ -81,8 +81,8 @@ def find(
         EvaluationError: if shapes, values or lengths are not as above.
     """
     tasks, n = tuple(tasks), len(ids)
-    answers = {
-        name: np.asarray(answers[name]) for task in tasks for name in task.outputs
+    predictions = {
+        name: np.asarray(predictions[name]) for task in tasks for name in task.outputs
     }
     complete = {
         task.name: np.asarray(labels.get(task.name, np.full(n, MISSING)))
@@ -90,7 +90,7 @@ def find(
     }
     for task in tasks:
         for name in task.outputs:
-            _check_answers(task, name, ids, answers[name])
+            _check_predictions(task, name, ids, predictions[name])
         if len(complete[task.name]) != n:
             raise EvaluationError(
                 f"expected {n} labels of {task.name}, as many as there are ids; "
@@ -105,28 +105,28 @@ def find(
     }
     compared = {
         t.name: ranges.compared(
-            complete[t.name], half_widths.get(t.name), answers[t.name]
+            complete[t.name], half_widths.get(t.name), predictions[t.name]
         )
         for t in tasks
     }
 
     def each(measure, chosen):
-        return {t.name: measure(complete[t.name], answers[t.name]) for t in chosen}
+        return {t.name: measure(complete[t.name], predictions[t.name]) for t in chosen}
 
     return Findings(
         tasks=tasks,
         ids=np.asarray(ids),
         labels=complete,
-        answers=answers,
+        predictions=predictions,
         scores={
             t.name: scores.score(t, complete[t.name], compared[t.name], seed)
             | _interval_scores(
-                t, complete[t.name], answers, half_widths.get(t.name), seed
+                t, complete[t.name], predictions, half_widths.get(t.name), seed
             )
             for t in tasks
         },
         confusions=each(scores.confusion, classified),
-        calibrations=each(scores.calibration, classified),
+        reliability_curves=each(scores.reliability, classified),
         decades={
             t.name: subgroups.by_decade(t, complete[t.name], compared[t.name], seed)
             for t in tasks
@@ -136,7 +136,7 @@ def find(
         half_widths=half_widths,
         ranges={
             t.name: ranges.measure(
-                t, complete[t.name], half_widths.get(t.name), answers[t.name], seed
+                t, complete[t.name], half_widths.get(t.name), predictions[t.name], seed
             )
             for t in tasks
             if t.is_regression
@@ -180,7 +180,7 @@ def task_json(findings: Findings, task: Task) -> dict[str, Any]:
                 for row in counts
             ],
         }
-        content["calibration"] = findings.calibrations[task.name].to_json()
+        content["calibration"] = findings.reliability_curves[task.name].to_json()
     return content
 
 
@@ -235,22 +235,24 @@ def _worst_json(groups: subgroups.Groups, key: str) -> dict[str, Any]:
 
 
 def _interval_scores(
-    task, labels, answers, half_widths, seed
+    task, labels, predictions, half_widths, seed
 ) -> dict[str, scores.Score]:
     if not task.is_distribution:
         return {}
-    low, high = (answers[name] for name in task.outputs[1:])
+    low, high = (predictions[name] for name in task.outputs[1:])
     return scores.interval_scores(labels, low, high, seed, half_widths)
 
 
-def _check_answers(task: Task, name: str, ids: np.ndarray, answers: np.ndarray) -> None:
+def _check_predictions(
+    task: Task, name: str, ids: np.ndarray, predictions: np.ndarray
+) -> None:
     shape = (len(ids),) if task.is_regression else (len(ids), len(task.classes))
-    if answers.shape != shape:
+    if predictions.shape != shape:
         raise EvaluationError(
             f"expected answers of {name} of the shape {list(shape)}; got "
-            f"{list(answers.shape)}"
+            f"{list(predictions.shape)}"
         )
-    bad = ~np.isfinite(answers.reshape(len(ids), -1)).all(axis=1)
+    bad = ~np.isfinite(predictions.reshape(len(ids), -1)).all(axis=1)
     if bad.any():
         raise EvaluationError(
             f"the model answers {bad.sum():,} of {len(ids):,} examples with NaN or "
@@ -259,10 +261,10 @@ def _check_answers(task: Task, name: str, ids: np.ndarray, answers: np.ndarray) 
         )
     # Eight-bit probabilities may miss a sum of one by a few steps of 1/256.
     if not task.is_regression and (
-        answers.min() < 0 or np.abs(answers.sum(axis=1) - 1).max() > 0.05
+        predictions.min() < 0 or np.abs(predictions.sum(axis=1) - 1).max() > 0.05
     ):
         raise EvaluationError(
             f"expected probabilities of {task.name}, not negative and with a sum of "
-            f"1; got values from {answers.min():.3g} to {answers.max():.3g}. Are "
-            "they logits?"
+            f"1; got values from {predictions.min():.3g} to "
+            f"{predictions.max():.3g}. Are they logits?"
         )

@@ -85,20 +85,20 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
         counts: [label, answer].
     """
     rows = counts.sum(axis=1)
-    shares = np.divide(
+    fractions = np.divide(
         counts, rows[:, None], out=np.zeros(counts.shape), where=rows[:, None] > 0
     )
     side = len(task.classes)
     total, right = int(counts.sum()), int(np.trace(counts))
     with new_figure(path, 3.2 + side, 2.0 + 0.85 * side) as figure:
         axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for i, j in np.ndindex(side, side):
             if not rows[i]:
                 continue
-            colour = "white" if shares[i, j] > 0.6 else INK
+            colour = "white" if fractions[i, j] > 0.6 else INK
             axes.text(
-                j, i - 0.1, f"{shares[i, j]:.0%}", ha="center", va="center",
+                j, i - 0.1, f"{fractions[i, j]:.0%}", ha="center", va="center",
                 fontsize=13, color=colour, fontweight="bold" if i == j else "normal",
             )  # fmt: skip
             axes.text(
@@ -129,7 +129,7 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
 def scatter(
     task: Task,
     labels: np.ndarray,
-    answers: np.ndarray,
+    predictions: np.ndarray,
     mae: scores.Score,
     path: pathlib.Path,
 ) -> None:
@@ -138,9 +138,9 @@ def scatter(
     from matplotlib.ticker import LogLocator
 
     kept = scores.present(labels)
-    labels, answers = labels[kept].astype(float), answers[kept].astype(float)
-    top = 10 * np.floor(max(labels.max(), answers.max()) / 10) + 10
-    bottom = 10 * np.floor(min(labels.min(), answers.min(), 0) / 10)
+    labels, predictions = labels[kept].astype(float), predictions[kept].astype(float)
+    top = 10 * np.floor(max(labels.max(), predictions.max()) / 10) + 10
+    bottom = 10 * np.floor(min(labels.min(), predictions.min(), 0) / 10)
     # Cells of two units: labels are whole numbers, and cells that do not hold
     # equally many of them would draw stripes.
     edges = np.arange(bottom, top + 3, 2) - 0.5
@@ -150,7 +150,7 @@ def scatter(
     with new_figure(path, 7.2, 7.0) as figure:
         axes = figure.subplots()
         counts, *_, density = axes.hist2d(
-            labels, answers, bins=(edges, edges), cmap=shades, cmin=1
+            labels, predictions, bins=(edges, edges), cmap=shades, cmin=1
         )
         # A scale needs two ends, also where no square holds two faces.
         density.set_norm(LogNorm(1, max(2, np.nanmax(counts))))
@@ -167,7 +167,7 @@ def scatter(
         decade = np.floor(labels / subgroups.DECADE)
         seen = [d for d in np.unique(decade) if (decade == d).sum() >= 5]
         middle = [labels[decade == d].mean() for d in seen]
-        mean = [answers[decade == d].mean() for d in seen]
+        mean = [predictions[decade == d].mean() for d in seen]
         axes.plot(
             middle, mean, "o-", color=VERMILLION, markersize=8, linewidth=1.8,
             markeredgecolor="white", markeredgewidth=1.2,
@@ -296,7 +296,7 @@ def _group_panel(axes, task, name, ranked, found, whole) -> None:
 
 def reliability(
     tasks: Sequence[Task],
-    found: Mapping[str, scores.Calibration],
+    found: Mapping[str, scores.ReliabilityCurve],
     path: pathlib.Path,
 ) -> bool:
     """Share of right answers against the confidence they were given with.
@@ -322,7 +322,7 @@ def reliability(
 
 
 def _reliability_panel(pair, task, found, is_first) -> None:
-    curve, share = pair
+    curve, fraction = pair
     low, high = found.edges[:-1], found.edges[1:]
     used = found.counts > 0
     curve.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle="--")
@@ -345,14 +345,14 @@ def _reliability_panel(pair, task, found, is_first) -> None:
     curve.set_xlim(0, 1)
     curve.set_ylim(0, 1)
     curve.grid(True)
-    share.bar(
+    fraction.bar(
         (low + high) / 2, 100 * found.counts / found.n, (high - low) * 0.92, color=BLUE
     )
-    share.grid(True, axis="y")
-    share.set_xlabel("confidence of the answer")
+    fraction.grid(True, axis="y")
+    fraction.set_xlabel("confidence of the answer")
     if is_first:
         curve.set_ylabel("share answered right")
-        share.set_ylabel("faces (%)")
+        fraction.set_ylabel("faces (%)")
         curve.legend(loc="upper left", fontsize=10)
     write_title(
         curve,

@@ -100,20 +100,26 @@ def write(
 
 
 def metadata(found: Findings, rows: np.ndarray) -> list[list[str]]:
-    """Header and rows: `id`, and for each task its label, its answer, its error.
+    """Header and rows: `id`, and for each task its label, its prediction, its error.
 
     A label that is missing, and an error without one, is blank. The error of a
     classification is `right` or `wrong`.
     """
     columns = [["id", *(" ".join(str(found.ids[row]).split()) for row in rows)]]
     for task in found.tasks:
-        labels, answers = found.labels[task.name][rows], found.answers[task.name][rows]
+        labels, predictions = (
+            found.labels[task.name][rows],
+            found.predictions[task.name][rows],
+        )
         if not task.is_regression:
-            answers = answers.argmax(axis=1)
-        pairs = list(zip(labels, answers, strict=True))
+            predictions = predictions.argmax(axis=1)
+        pairs = list(zip(labels, predictions, strict=True))
         columns += [
             [f"{task.name} label", *(_said(task, label) for label in labels)],
-            [f"{task.name} answer", *(_said(task, answer) for answer in answers)],
+            [
+                f"{task.name} answer",
+                *(_said(task, prediction) for prediction in predictions),
+            ],
             [f"{task.name} error", *(_error(task, *pair) for pair in pairs)],
         ]
     return [list(row) for row in zip(*columns, strict=True)]
@@ -144,12 +150,12 @@ def _said(task: Task, value) -> str:
     return f"{value:.1f}" if task.is_regression else task.classes[int(value)]
 
 
-def _error(task: Task, label, answer) -> str:
+def _error(task: Task, label, prediction) -> str:
     if label == MISSING:
         return ""
     if task.is_regression:
-        return f"{answer - label:.1f}"
-    return "right" if label == answer else "wrong"
+        return f"{prediction - label:.1f}"
+    return "right" if label == prediction else "wrong"
 
 
 def _config(has_sprite: bool) -> projector.ProjectorConfig:

@@ -14,7 +14,7 @@ _MOST = 20
 
 
 def compared(
-    labels: np.ndarray, half_widths: np.ndarray | None, answers: np.ndarray
+    labels: np.ndarray, half_widths: np.ndarray | None, predictions: np.ndarray
 ) -> np.ndarray:
     """Answers as far from the middles of ranges as the real ones are from the ranges.
 
@@ -23,11 +23,11 @@ def compared(
     Args:
         labels: [n], middles of ranges; a missing one stays as it is.
         half_widths: [n], 0 for an exact label; None where all are exact.
-        answers: [n] in the task's unit.
+        predictions: [n] in the task's unit.
     """
     if half_widths is None:
-        return answers
-    errors = answers.astype(np.float64) - labels
+        return predictions
+    errors = predictions.astype(np.float64) - labels
     outside = np.sign(errors) * np.maximum(np.abs(errors) - half_widths, 0)
     return labels + outside
 
@@ -44,12 +44,12 @@ def measure(
     task: Task,
     labels: np.ndarray,
     half_widths: np.ndarray | None,
-    answers: np.ndarray,
+    predictions: np.ndarray,
     seed: int = 0,
 ) -> dict[str, Any] | None:
     """The part `ranges` of a regression in report.json.
 
-    An answer belongs to the range that it is nearest to, of two the lower. (Between
+    A prediction belongs to the range that it is nearest to, of two the lower. (Between
     `3-9` and `10-19` lies 9.6.)
 
     Returns:
@@ -66,8 +66,10 @@ def measure(
     if not 1 < len(known) <= _MOST:
         return None
     place = place.ravel()
-    answers = answers[rows, None]
-    away = np.maximum(known[:, 0] - answers, 0) + np.maximum(answers - known[:, 1], 0)
+    predictions = predictions[rows, None]
+    away = np.maximum(known[:, 0] - predictions, 0) + np.maximum(
+        predictions - known[:, 1], 0
+    )
     found = away.argmin(axis=1)
     side = len(known)
     counts = np.bincount(place * side + found, minlength=side**2).reshape(side, side)

@@ -104,7 +104,7 @@ def write_predictions(
     tasks: Sequence[Task],
     ids: np.ndarray,
     labels: Mapping[str, np.ndarray],
-    answers: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
     folder: Path,
     half_widths: Mapping[str, np.ndarray] | None = None,
 ) -> None:
@@ -116,19 +116,19 @@ def write_predictions(
         _label_cells(task, labels[task.name], widths.get(task.name)) for task in tasks
     ]
     for task in tasks:
-        values = np.asarray(answers[task.name])
-        names.append(task.answer_column)
+        values = np.asarray(predictions[task.name])
+        names.append(task.prediction_column)
         if task.is_regression:
             columns.append([f"{value:.6g}" for value in values])
             for name in task.outputs[1:]:
                 names.append(f"predicted_{name}")
-                columns.append([f"{value:.6g}" for value in answers[name]])
+                columns.append([f"{value:.6g}" for value in predictions[name]])
         else:
             columns.append([task.classes[i] for i in values.argmax(axis=1)])
     for task in tasks:
         for i, name in enumerate(task.probability_columns):
             names.append(name)
-            columns.append([f"{p:.6g}" for p in answers[task.name][:, i]])
+            columns.append([f"{p:.6g}" for p in predictions[task.name][:, i]])
     with open(folder / PREDICTIONS, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)

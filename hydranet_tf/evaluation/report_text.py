@@ -33,7 +33,7 @@ def show(name: str, score: Mapping[str, Any], unit: str, interval: bool = False)
     """A score of report.json in words, such as `6.12 years` or `91.3 %`."""
     if score["status"] == NO_LABELS:
         return NO_LABELS
-    factor, digits, unit = (100, 1, "%") if MEANINGS[name].is_share else (1, 2, unit)
+    factor, digits, unit = (100, 1, "%") if MEANINGS[name].is_fraction else (1, 2, unit)
     text = f"{factor * score['value']:.{digits}f} {unit}".rstrip()
     return f"{text} ({_range(name, score)})" if interval else text
 
@@ -41,7 +41,7 @@ def show(name: str, score: Mapping[str, Any], unit: str, interval: bool = False)
 def _range(name: str, score: Mapping[str, Any]) -> str:
     if score["low"] is None:
         return "no interval"
-    factor, digits = (100, 1) if MEANINGS[name].is_share else (1, 2)
+    factor, digits = (100, 1) if MEANINGS[name].is_fraction else (1, 2)
     low, high = (f"{factor * score[end]:.{digits}f}" for end in ("low", "high"))
     return f"{low} to {high}"
 
@@ -89,8 +89,8 @@ def markdown(report: Mapping[str, Any], faces: Mapping[str, str] | None = None) 
         *_groups(report),
         *(part for item in report["tasks"].items() for part in _task(report, *item)),
         *_worst_examples(report, faces or {}),
-        *_calibration(report),
-        *_margins(report),
+        *_reliability(report),
+        *_crop_sensitivity(report),
         *_capture(report),
         *_left_out(report),
     ]
@@ -352,7 +352,7 @@ def _cell(value) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{100 * value:.1f} %"
 
 
-def _calibration(report) -> list[str]:
+def _reliability(report) -> list[str]:
     found = {
         task: part["calibration"]
         for task, part in report["tasks"].items()
@@ -379,7 +379,7 @@ def _calibration(report) -> list[str]:
     return parts
 
 
-def _margins(report) -> list[str]:
+def _crop_sensitivity(report) -> list[str]:
     found = report["margin_sensitivity"]
     if not found:
         return []

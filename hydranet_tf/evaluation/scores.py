@@ -1,4 +1,4 @@
-"""Scores of answers against labels, with bootstrap intervals; numpy alone.
+"""Scores of predictions against labels, with bootstrap intervals; numpy alone.
 
 Every score here is a function of column means over examples, so one
 resampling scheme serves them all: draw examples with replacement, average the
@@ -18,7 +18,7 @@ from hydranet_tf.tasks import MISSING, Task
 
 LEVEL = 0.95
 RESAMPLES = 1_000
-CALIBRATION_BINS = 15
+RELIABILITY_BINS = 15
 # CS@5, the cumulative score of the age literature.
 TOLERANCE = 5.0
 
@@ -36,13 +36,13 @@ class Meaning:
     Attributes:
         title: the words a report uses.
         higher_is_better: `None` where neither direction is.
-        is_share: whether it is a share from 0 to 1; otherwise it has the
+        is_fraction: whether it is a fraction from 0 to 1; otherwise it has the
             unit of its task.
     """
 
     title: str
     higher_is_better: bool | None
-    is_share: bool
+    is_fraction: bool
 
 
 MEANINGS: Mapping[str, Meaning] = {
@@ -125,14 +125,14 @@ def bootstrap(
 
 
 def score(
-    task: Task, labels: np.ndarray, answers: np.ndarray, seed: int = 0
+    task: Task, labels: np.ndarray, predictions: np.ndarray, seed: int = 0
 ) -> dict[str, Score]:
     """All scores of one task.
 
     Args:
         task: decides which scores there are.
         labels: [n], `MISSING` where absent.
-        answers: [n] in the task's unit, or probabilities [n, classes].
+        predictions: [n] in the task's unit, or probabilities [n, classes].
 
     Returns:
         `mae`, `cs5` and `bias` of a regression; `accuracy` and
@@ -140,14 +140,14 @@ def score(
         classification.
     """
     kept = present(labels)
-    labels, answers = np.asarray(labels)[kept], np.asarray(answers)[kept]
+    labels, predictions = np.asarray(labels)[kept], np.asarray(predictions)[kept]
     if task.is_regression:
         names, measure = ("mae", "cs5", "bias"), _score_numbers
     else:
         names, measure = ("accuracy", "balanced_accuracy"), _score_classes
     if not len(labels):
         return {name: Score(0) for name in names}
-    return measure(labels, answers, seed)
+    return measure(labels, predictions, seed)
 
 
 def interval_scores(
@@ -181,24 +181,24 @@ def interval_scores(
     return bootstrap(columns, lambda m: {"coverage": m[:, 0], "width": m[:, 1]}, seed)
 
 
-def _score_numbers(labels, answers, seed) -> dict[str, Score]:
-    errors = answers.astype(np.float64) - labels.astype(np.float64)
+def _score_numbers(labels, predictions, seed) -> dict[str, Score]:
+    errors = predictions.astype(np.float64) - labels.astype(np.float64)
     columns = np.stack([np.abs(errors), np.abs(errors) <= TOLERANCE, errors], axis=1)
     return bootstrap(
         columns, lambda m: {"mae": m[:, 0], "cs5": m[:, 1], "bias": m[:, 2]}, seed
     )
 
 
-def _score_classes(labels, answers, seed) -> dict[str, Score]:
-    classes = answers.shape[1]
+def _score_classes(labels, predictions, seed) -> dict[str, Score]:
+    classes = predictions.shape[1]
     is_class = labels[:, None] == np.arange(classes)
-    is_right = (answers.argmax(axis=1) == labels)[:, None]
+    is_right = (predictions.argmax(axis=1) == labels)[:, None]
 
     def statistics(means):
-        share, right = means[:, :classes], means[:, classes:-1]
+        fraction, right = means[:, :classes], means[:, classes:-1]
         # A class that was not drawn has no recall and leaves the mean.
-        seen = share > 0
-        recall = np.divide(right, share, out=np.zeros_like(right), where=seen)
+        seen = fraction > 0
+        recall = np.divide(right, fraction, out=np.zeros_like(right), where=seen)
         return {
             "accuracy": means[:, -1],
             "balanced_accuracy": recall.sum(axis=1) / seen.sum(axis=1),
@@ -217,7 +217,7 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class ReliabilityCurve:
     """Expected calibration error and the bins behind it.
 
     Attributes:
@@ -250,9 +250,9 @@ class Calibration:
         return {"ece": self.error, "n": self.n, "status": status, "bins": bins}
 
 
-def calibration(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
-) -> Calibration:
+def reliability(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = RELIABILITY_BINS
+) -> ReliabilityCurve:
     """Top-label calibration in equal-width bins (Guo et al. 2017, eq. 3).
 
     A bin is open on the left and closed on the right, as in that paper. No
@@ -271,7 +271,7 @@ def calibration(
     right_sums = np.bincount(place, weights=right, minlength=bins)
     gaps = np.abs(confidence_sums - right_sums).sum()
     empty = np.full(bins, np.nan)
-    return Calibration(
+    return ReliabilityCurve(
         n=n,
         error=float(gaps / n) if n else None,
         edges=edges,

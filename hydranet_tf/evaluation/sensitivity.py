@@ -53,7 +53,7 @@ def predictions(
             faces = [decoding.decode(examples.read(row)) for row in batch]
             for part, variant in zip(parts, variants, strict=True):
                 images = [variant(*pair) for pair in zip(faces, batch, strict=True)]
-                part.append(runtime.answers(np.stack(images)))
+                part.append(runtime.predictions(np.stack(images)))
                 bar.update(len(batch))
     return [
         {name: np.concatenate([batch[name] for batch in part]) for name in part[0]}

@@ -36,14 +36,14 @@ class Decade:
 
 
 def by_decade(
-    task: Task, labels: np.ndarray, answers: np.ndarray, seed: int = 0
+    task: Task, labels: np.ndarray, predictions: np.ndarray, seed: int = 0
 ) -> list[Decade]:
     """Scores by decade of label, from the lowest that occurs to the highest.
 
     A decade in between without any example stays, with no labels; without any
     label at all the list is empty.
     """
-    labels, answers = np.asarray(labels), np.asarray(answers)
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
     decades = np.floor(labels / DECADE).astype(int)
     seen = decades[present(labels)]
     if not len(seen):
@@ -51,7 +51,7 @@ def by_decade(
     rows = []
     for decade in range(seen.min(), seen.max() + 1):
         chosen = present(labels) & (decades == decade)
-        scores = score(task, labels[chosen], answers[chosen], seed)
+        scores = score(task, labels[chosen], predictions[chosen], seed)
         rows.append(Decade(int(decade) * DECADE, scores))
     return rows
 
@@ -145,7 +145,7 @@ def by_group(
     tasks: Sequence[Task],
     grouping: Sequence[Task],
     labels: Mapping[str, np.ndarray],
-    answers: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
     seed: int = 0,
 ) -> Groups:
     """Scores of every task in every combination of the grouping classes.
@@ -157,7 +157,7 @@ def by_group(
         tasks: to be scored; each has labels and answers.
         grouping: classification tasks whose labels make the groups.
         labels: [n] by task name.
-        answers: by task name, as in `score`.
+        predictions: by task name, as in `score`.
     """
     n = len(labels[grouping[0].name])
     known = np.ones(n, bool)
@@ -172,7 +172,7 @@ def by_group(
             f"{task.name}.{name}": value
             for task in tasks
             for name, value in score(
-                task, labels[task.name][chosen], answers[task.name][chosen], seed
+                task, labels[task.name][chosen], predictions[task.name][chosen], seed
             ).items()
             if name != "balanced_accuracy"
         }

@@ -63,7 +63,7 @@ def measure(
             found.tasks,
             found.ids[mask],
             {task: values[mask] for task, values in found.labels.items()},
-            {task: values[mask] for task, values in found.answers.items()},
+            {task: values[mask] for task, values in found.predictions.items()},
             seed,
         )
         rows.append(

@@ -11,7 +11,7 @@ from PIL import Image
 from hydranet_tf.data import decoding, sources
 from hydranet_tf.evaluation import ranges
 from hydranet_tf.evaluation.findings import Findings
-from hydranet_tf.worst_predictions import spoken, worst
+from hydranet_tf.worst_predictions import format_prediction, worst
 
 LISTED = 10
 # Twice what the page shows, for screens of small pixels.
@@ -25,30 +25,30 @@ def measure(found: Findings) -> dict[str, list[dict[str, Any]]]:
         By task, worst first, at most `LISTED` rows: `id`, `label` and `answer` in
         words, and for a regression `error` in its unit (answer minus label) and
         `low` and `high` of an interval it may have; for a classification
-        `probability` of the answer and `label_probability`.
+        `probability` of the prediction and `label_probability`.
     """
     return {task.name: list(_rows(found, task)) for task in found.tasks}
 
 
 def _rows(found: Findings, task) -> Iterable[dict[str, Any]]:
-    labels, answers = found.labels[task.name], found.answers[task.name]
+    labels, predictions = found.labels[task.name], found.predictions[task.name]
     compared, widths = found.compared(task), found.half_widths.get(task.name)
     for i in worst(task, labels, compared, LISTED):
         row = {
             "id": str(found.ids[i]),
-            "label": spoken(task, labels[i])
+            "label": format_prediction(task, labels[i])
             if widths is None or not widths[i]
             else f"{ranges.text(task, labels[i], widths[i])} {task.unit}",
-            "answer": spoken(task, answers[i]),
+            "answer": format_prediction(task, predictions[i]),
         }
         if task.is_regression:
             row["error"] = float(compared[i]) - float(labels[i])
             for name, key in zip(task.outputs[1:], ("low", "high"), strict=False):
-                row[key] = float(found.answers[name][i])
+                row[key] = float(found.predictions[name][i])
         else:
-            row["answer"] = task.classes[int(answers[i].argmax())]
-            row["probability"] = float(answers[i].max())
-            row["label_probability"] = float(answers[i][int(labels[i])])
+            row["answer"] = task.classes[int(predictions[i].argmax())]
+            row["probability"] = float(predictions[i].max())
+            row["label_probability"] = float(predictions[i][int(labels[i])])
         yield row
 
 

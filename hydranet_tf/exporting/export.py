@@ -1,7 +1,7 @@
 """From a trained run to files that servers and phones load, checked first.
 
 Everything is written into a scratch folder beside its place, run on real
-examples next to the Keras model, and moved into place only when every answer
+examples next to the Keras model, and moved into place only when every prediction
 is within its bound. A failed export leaves nothing behind.
 """
 
@@ -54,12 +54,12 @@ class Export:
     Attributes:
         artefacts: in the order in which they were asked for.
         table: their sizes, answers and times as text.
-        calibration: what the quantiser looked at, where it was needed.
+        representative_faces: what the quantiser looked at, where it was needed.
     """
 
     artefacts: tuple[Artefact, ...]
     table: str
-    calibration: representative.Calibration | None
+    representative_faces: representative.Selection | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +97,10 @@ class Request:
         return list(dict.fromkeys(rows))
 
     @property
-    def needs_calibration(self) -> bool:
-        return any(variant in litert.CALIBRATED for _, variant, _ in self.plan())
+    def needs_representative_faces(self) -> bool:
+        return any(
+            variant in litert.NEED_REPRESENTATIVE for _, variant, _ in self.plan()
+        )
 
 
 def export_run(
@@ -164,7 +166,7 @@ def export_run(
             own = places
     examples = sources.open_source(data, split, **places)
     training = None
-    if request.needs_calibration:
+    if request.needs_representative_faces:
         training = sources.open_source(own_data, "train", **own)
     origin = {
         **origin,
@@ -233,7 +235,7 @@ def export(
     `output` receives `hydranet/N` (SavedModel, N the next free version),
     `hydranet.tflite` and `hydranet_VARIANT.tflite` with a description each,
     `MODEL_CARD.md`, and `export.json`, which records how each artefact was
-    made and how its answers compare with the Keras model's.
+    made and how its predictions compare with the Keras model's.
 
     Args:
         model: any precision; what is converted is float32.
@@ -258,8 +260,8 @@ def export(
     model = _in_float32(model)
     sample = parity.draw(model, examples, model.image_size)
     drawn, seen = None, None
-    if request.needs_calibration:
-        drawn, seen = _calibration_images(model, training)
+    if request.needs_representative_faces:
+        drawn, seen = _representative_images(model, training)
     network = model.inference_model()
     in_8_bits = network
     if any(variant in litert.IN_8_BITS for _, variant, _ in request.plan()):
@@ -281,7 +283,7 @@ def export(
                     description,
                     path,
                     variant,
-                    calibration=seen,
+                    representative_faces=seen,
                     dynamic_batch=request.dynamic_batch,
                 )
             compared = parity.compare(path, sample)
@@ -304,14 +306,14 @@ def export(
 
 
 def _about(
-    sample: parity.Sample, drawn: representative.Calibration | None
+    sample: parity.Sample, drawn: representative.Selection | None
 ) -> dict[str, Any]:
     """What every artefact of an export has in common."""
     about = {
         **_made(),
         "image_size": sample.images.shape[1],
         "examples": len(sample),
-        "keras_scores": sample.scores(sample.answers),
+        "keras_scores": sample.scores(sample.predictions),
     }
     if drawn is not None:
         about["calibration"] = {"faces": len(drawn.rows), "drawn": drawn.cells}
@@ -330,13 +332,14 @@ def _made() -> dict[str, Any]:
     }
 
 
-def _calibration_images(
+def _representative_images(
     model: HydraNet, training: sources.Examples | None
-) -> tuple[representative.Calibration, np.ndarray]:
+) -> tuple[representative.Selection, np.ndarray]:
     if training is None or not len(training):
         raise ExportError(
-            f"the variants {', '.join(litert.CALIBRATED)} are calibrated on training "
-            "faces and there is none: name the data of the run, or leave them out"
+            f"the variants {', '.join(litert.NEED_REPRESENTATIVE)} are calibrated on "
+            "training faces and there is none: name the data of the run, or leave "
+            "them out"
         )
     drawn = representative.draw(model.tasks, training.labels)
     faces = parity.take(training, drawn.rows, model.image_size)

@@ -33,7 +33,7 @@ def table(artefacts: Iterable[Artefact], sample: Sample) -> str:
     header += [task.name for task in tasks] * 2
     header += [str(n) for n in latency.THREADS]
     rows = [["keras", _NOTHING, *[_NOTHING] * len(tasks)]]
-    rows[0] += _scores(tasks, sample.scores(sample.answers))
+    rows[0] += _scores(tasks, sample.scores(sample.predictions))
     rows[0] += [_NOTHING] * len(latency.THREADS)
     shown = list(artefacts)
     for artefact in shown:

@@ -19,9 +19,9 @@ _MAX_ROUNDS = 50
 def milliseconds(
     paths: Sequence[Path], image: np.ndarray, seconds: float = 5.0
 ) -> dict[Path, dict[int, float]]:
-    """Median time of one answer, by file and number of threads.
+    """Median time of one prediction, by file and number of threads.
 
-    The files take turns, one answer each, so that whatever else the machine
+    The files take turns, one prediction each, so that whatever else the machine
     does in between falls on all of them.
 
     Args:
@@ -74,6 +74,6 @@ def signature(model: Path | bytes, threads: int = 1):
 
 
 def _runner(path: Path, threads: int, image: np.ndarray):
-    answer = signature(path, threads)
-    images = image[np.newaxis].astype(answer.get_input_details()["images"]["dtype"])
-    return lambda: answer(images=images)
+    prediction = signature(path, threads)
+    images = image[np.newaxis].astype(prediction.get_input_details()["images"]["dtype"])
+    return lambda: prediction(images=images)

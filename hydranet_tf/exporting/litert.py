@@ -13,7 +13,7 @@ want static shapes. The variants:
   stay in float32: in 256 steps an age could not exceed the oldest face of the
   calibration.
 - `integer`: heads and answers too are 8 bits, for accelerators that have no
-  floating point; `scale` and `zero_point` of the description turn the answers
+  floating point; `scale` and `zero_point` of the description turn the predictions
   into years and probabilities.
 
 The first three take float32 pixels, because delegates run the network from its
@@ -47,7 +47,7 @@ INT8, INTEGER = "int8", "integer"
 VARIANTS = (FLOAT32, FLOAT16, DYNAMIC, INT8, INTEGER)
 IN_8_BITS = (DYNAMIC, INT8, INTEGER)
 # Those whose ranges of activations come from training faces.
-CALIBRATED = (INT8, INTEGER)
+NEED_REPRESENTATIVE = (INT8, INTEGER)
 
 _BUILTIN_NAMES = {
     number: name
@@ -66,18 +66,18 @@ def file_name(stem: str, variant: str) -> str:
 
 
 def write(
-    answers: keras.Model,
+    inference_model: keras.Model,
     description: Mapping[str, Any],
     path: Path,
     variant: str = FLOAT32,
     *,
-    calibration: np.ndarray | None = None,
+    representative_faces: np.ndarray | None = None,
     dynamic_batch: bool = False,
 ) -> None:
     """Writes the network as a .tflite file that explains itself.
 
     Args:
-        answers, variant, calibration, dynamic_batch: see `convert`.
+        inference_model, variant, representative_faces, dynamic_batch: see `convert`.
         description: goes, with what `litert_metadata` and this module know
             about the file, into the file and into NAME.json beside it.
         path: of the .tflite file.
@@ -86,7 +86,10 @@ def write(
         UnsupportedOperators: see `convert`.
     """
     content = convert(
-        answers, variant, calibration=calibration, dynamic_batch=dynamic_batch
+        inference_model,
+        variant,
+        representative_faces=representative_faces,
+        dynamic_batch=dynamic_batch,
     )
     path.write_bytes(content)
     description = {**description, **_about(content, variant)}
@@ -98,19 +101,19 @@ def write(
 
 
 def convert(
-    answers: keras.Model,
+    inference_model: keras.Model,
     variant: str = FLOAT32,
     *,
-    calibration: np.ndarray | None = None,
+    representative_faces: np.ndarray | None = None,
     dynamic_batch: bool = False,
 ) -> bytes:
     """Converts the network to a .tflite file of builtin operators.
 
     Args:
-        answers: `HydraNet.inference_model()` under the TensorFlow backend.
+        inference_model: `HydraNet.inference_model()` under the TensorFlow backend.
         variant: of `VARIANTS`.
-        calibration: for the variants of `CALIBRATED`: uint8 `[n, size, size,
-            3]`, n at least 1; training faces that show every range of
+        representative_faces: for the variants of `NEED_REPRESENTATIVE`: uint8 `[n,
+            size, size, 3]`, n at least 1; training faces that show every range of
             activations.
         dynamic_batch: any number of images at once, where the default is one.
 
@@ -121,9 +124,9 @@ def convert(
         UnsupportedOperators: naming the Flex and custom operators it would
             need, which apps have to link on their own.
     """
-    size = answers.input_shape[1]
+    size = inference_model.input_shape[1]
     module = tf.Module()
-    module.weights = [variable.value for variable in answers.variables]
+    module.weights = [variable.value for variable in inference_model.variables]
     batch = None if dynamic_batch else 1
 
     @tf.function(
@@ -131,16 +134,16 @@ def convert(
             tf.TensorSpec([batch, size, size, 3], tf.float32, name="images")
         ]
     )
-    def answer(images):
-        return answers(images, training=False)
+    def predict(images):
+        return inference_model(images, training=False)
 
     # Names of inputs and outputs reach the file only by way of a SavedModel.
     with tempfile.TemporaryDirectory() as scratch, _quiet():
-        tf.saved_model.save(module, scratch, signatures={SIGNATURE: answer})
+        tf.saved_model.save(module, scratch, signatures={SIGNATURE: predict})
         converter = tf.lite.TFLiteConverter.from_saved_model(
             scratch, signature_keys=[SIGNATURE]
         )
-        _configure(converter, variant, calibration)
+        _configure(converter, variant, representative_faces)
         # Foreign operators pass here for the check below to name them; the
         # converter's own refusal is pages of MLIR.
         converter.allow_custom_ops = True
@@ -157,15 +160,17 @@ def convert(
     return bytes(content)
 
 
-def _configure(converter, variant: str, calibration: np.ndarray | None) -> None:
+def _configure(
+    converter, variant: str, representative_faces: np.ndarray | None
+) -> None:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if variant == FLOAT32:
         return
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant == FLOAT16:
         converter.target_spec.supported_types = [tf.float16]
-    if variant in CALIBRATED:
-        images = _of_full_range(calibration).astype(np.float32)
+    if variant in NEED_REPRESENTATIVE:
+        images = _of_full_range(representative_faces).astype(np.float32)
         converter.representative_dataset = lambda: (
             {"images": image[np.newaxis]} for image in images
         )

@@ -62,7 +62,7 @@ def text(
     parts = [
         "# Model card",
         "Answers from one look at a face:",
-        "\n".join(_answer(task) for task in tasks),
+        "\n".join(_prediction(task) for task in tasks),
         "The labels it learned from are what annotators saw in pictures. They are not "
         "facts about the people in them, and neither are the answers.",
         "## Where it comes from",
@@ -96,7 +96,7 @@ def _scores(report: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _answer(task: Task) -> str:
+def _prediction(task: Task) -> str:
     if task.is_regression:
         interval = ", with an interval of 80 % probability"
         return (

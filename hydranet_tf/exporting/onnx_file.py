@@ -34,23 +34,27 @@ def missing_package() -> ImportError | None:
     return None
 
 
-def write(answers: keras.Model, description: Mapping[str, Any], path: Path) -> None:
+def write(
+    inference_model: keras.Model, description: Mapping[str, Any], path: Path
+) -> None:
     """Writes the network as an .onnx file that explains itself.
 
     Args:
-        answers: images to predictions by name, float32.
+        inference_model: images to predictions by name, float32.
         description: as in a .tflite file.
         path: of the file.
     """
-    _, height, width, channels = answers.input_shape
+    _, height, width, channels = inference_model.input_shape
     images = keras.InputSpec("float32", (None, height, width, channels), name=INPUT)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # Keras 3.15 asks NumPy for a name that it no longer has.
         warnings.simplefilter("ignore", FutureWarning)
-        answers.export(path, format="onnx", verbose=False, input_signature=[images])
+        inference_model.export(
+            path, format="onnx", verbose=False, input_signature=[images]
+        )
     about = {
         **description,
         "inputs": {INPUT: {"shape": [None, height, width, channels]}},
-        "outputs": {name: {} for name in answers.output_names},
+        "outputs": {name: {} for name in inference_model.output_names},
     }
     path.write_bytes(onnx_metadata.attach(path.read_bytes(), about))

@@ -33,7 +33,7 @@ PIXELS, IMAGE_BYTES = "pixels", "image_bytes"
 
 # What float32 arithmetic in another order may change; a wrong pixel, a swapped
 # class or a lost weight changes more. Weights in 16 bits have three digits: of a
-# ResNet18 they moved the answers by 0.06 years and 0.002, of an EfficientNet-Lite0,
+# ResNet18 they moved the predictions by 0.06 years and 0.002, of an EfficientNet-Lite0,
 # whose depthwise sums have few terms, by 0.34 and 0.011, and no score of either.
 MAX_DIFFERENCE = {
     litert.FLOAT32: {"years": 0.01, "probability": 1e-4},
@@ -69,22 +69,22 @@ class Sample:
         images: uint8 `[n, side, side, 3]`.
         encoded: the same as files.
         labels: by task name, `[n]`.
-        answers: of the Keras model, by task name.
+        predictions: of the Keras model, by task name.
     """
 
     tasks: tuple[Task, ...]
     images: np.ndarray
     encoded: tuple[bytes, ...]
     labels: Mapping[str, np.ndarray]
-    answers: Mapping[str, np.ndarray]
+    predictions: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def scores(self, answers: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    def scores(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float | None]:
         """Mean absolute error or accuracy by task; None without any label."""
         return {
-            task.name: _score(task, self.labels[task.name], answers[task.name])
+            task.name: _score(task, self.labels[task.name], predictions[task.name])
             for task in self.tasks
         }
 
@@ -135,7 +135,7 @@ def draw(
         images=faces.images,
         encoded=tuple(faces.examples.read(i) for i in range(len(faces))),
         labels=faces.examples.labels,
-        answers=runtimes.from_model(model).answers(faces.images),
+        predictions=runtimes.from_model(model).predictions(faces.images),
     )
 
 
@@ -153,12 +153,12 @@ def compare(path: Path, sample: Sample) -> dict[str, Comparison]:
     """Compares an artefact with the Keras model, by every way into it.
 
     Raises:
-        ParityError: if its answers have other shapes.
+        ParityError: if its predictions have other shapes.
     """
-    found = {PIXELS: runtimes.load(path).answers(sample.images)}
+    found = {PIXELS: runtimes.load(path).predictions(sample.images)}
     if (path / "saved_model.pb").is_file():
-        found[IMAGE_BYTES] = _answers_to_bytes(path, sample)
-    return {way: _compare(answers, sample) for way, answers in found.items()}
+        found[IMAGE_BYTES] = _predictions_to_bytes(path, sample)
+    return {way: _compare(predictions, sample) for way, predictions in found.items()}
 
 
 def excess(comparison: Comparison, variant: str, sample: Sample) -> list[str]:
@@ -219,7 +219,7 @@ def _largest_loss(task: Task, sample: Sample) -> float:
     return max(MAX_LOSS["accuracy"], 1 / (labelled or len(sample)))
 
 
-def _answers_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
+def _predictions_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
     import tensorflow as tf
 
     served = tf.saved_model.load(str(path))
@@ -235,21 +235,22 @@ def _answers_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
     }
 
 
-def _compare(answers: Mapping[str, np.ndarray], sample: Sample) -> Comparison:
+def _compare(predictions: Mapping[str, np.ndarray], sample: Sample) -> Comparison:
     differences, means, losses = {}, {}, {}
     for task in sample.tasks:
         apart = [
-            _differences(answers[name], sample.answers[name]) for name in task.outputs
+            _differences(predictions[name], sample.predictions[name])
+            for name in task.outputs
         ]
         differences[task.name] = max(float(np.max(values)) for values in apart)
         means[task.name] = max(float(np.mean(values)) for values in apart)
-        found, expected = answers[task.name], sample.answers[task.name]
+        found, expected = predictions[task.name], sample.predictions[task.name]
         labels = sample.labels[task.name]
         if np.all(labels == MISSING):
             labels = expected if task.is_regression else np.argmax(expected, -1)
         loss = _score(task, labels, found) - _score(task, labels, expected)
         losses[task.name] = loss if task.is_regression else -loss
-    return Comparison(differences, means, sample.scores(answers), losses)
+    return Comparison(differences, means, sample.scores(predictions), losses)
 
 
 def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -262,11 +263,11 @@ def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.abs(found - expected)
 
 
-def _score(task: Task, labels: np.ndarray, answers: np.ndarray) -> float | None:
+def _score(task: Task, labels: np.ndarray, predictions: np.ndarray) -> float | None:
     present = labels != MISSING
     if not np.any(present):
         return None
-    labels, answers = labels[present], answers[present]
+    labels, predictions = labels[present], predictions[present]
     if task.is_regression:
-        return float(np.mean(np.abs(answers.astype(np.float64) - labels)))
-    return float(np.mean(np.argmax(answers, -1) == labels))
+        return float(np.mean(np.abs(predictions.astype(np.float64) - labels)))
+    return float(np.mean(np.argmax(predictions, -1) == labels))

@@ -1,7 +1,7 @@
 """Which training faces a quantiser looks at: equally many of every kind.
 
 Drawn as they come, faces of the most frequent kind would decide the range of
-every activation, and the answers for all others would be clipped.
+every activation, and the predictions for all others would be clipped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LAST_BAND = 70
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class Selection:
     """A draw.
 
     Attributes:
@@ -49,7 +49,7 @@ def draw(
     labels: Mapping[str, np.ndarray],
     count: int = COUNT,
     seed: int = 0,
-) -> Calibration:
+) -> Selection:
     """Draws examples evenly over the combinations of all labels.
 
     One example of every kind in turn, until there are `count`; a kind that
@@ -82,7 +82,7 @@ def draw(
             if len(chosen) < count:
                 chosen.append(queues[kind].pop())
                 cells[str(kind)] += 1
-    return Calibration(np.sort(chosen), cells)
+    return Selection(np.sort(chosen), cells)
 
 
 def _kind(task: Task, value: float) -> str:

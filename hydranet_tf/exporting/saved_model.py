@@ -15,7 +15,7 @@ A file of `image_bytes` that cannot be decoded costs its own row and no other:
 every number of that row is `UNREADABLE`, -1, which is no age and no
 probability. Not NaN, which JSON does not have: TensorFlow Serving writes it
 all the same, and JavaScript, Go and Java then refuse the whole response and
-with it the answers to the good images. Not a fourth output, which would cost
+with it the predictions to the good images. Not a fourth output, which would cost
 every client a look at it; here `age < 0` tells.
 """
 
@@ -56,11 +56,13 @@ _SERVED = {
 }
 
 
-def write(answers: keras.Model, description: Mapping[str, Any], folder: Path) -> None:
+def write(
+    inference_model: keras.Model, description: Mapping[str, Any], folder: Path
+) -> None:
     """Writes the network as a SavedModel, warm-up requests included.
 
     Args:
-        answers: `HydraNet.inference_model()` under the TensorFlow backend.
+        inference_model: `HydraNet.inference_model()` under the TensorFlow backend.
         description: goes into the asset `tasks.json`, with what the
             signatures alone need to say.
         folder: is made.
@@ -69,13 +71,13 @@ def write(answers: keras.Model, description: Mapping[str, Any], folder: Path) ->
         asset = Path(scratch, DESCRIPTION)
         text = json.dumps({**description, "served": _SERVED}, indent=2) + "\n"
         asset.write_text(text, encoding="utf-8")
-        served = _Served(answers, str(asset))
+        served = _Served(inference_model, str(asset))
         tf.saved_model.save(
             served,
             str(folder),
             signatures={ENCODED: served.encoded, PIXELS: served.pixels},
         )
-    size = answers.input_shape[1]
+    size = inference_model.input_shape[1]
     # Not of the network's size, so that resizing is warm too.
     image = tf.io.encode_jpeg(serving_warmup.drawing(size + size // 2))
     serving_warmup.write(
@@ -123,23 +125,23 @@ def newest_version(folder: Path) -> int:
 
 
 class _Served(tf.Module):
-    def __init__(self, answers: keras.Model, asset: str):
+    def __init__(self, inference_model: keras.Model, asset: str):
         super().__init__()
-        size = answers.input_shape[1]
+        size = inference_model.input_shape[1]
         # The variables alone: the Keras objects would drag their own
         # serialisation into a folder that is to load without Keras.
-        self.weights = [variable.value for variable in answers.variables]
+        self.weights = [variable.value for variable in inference_model.variables]
         self.description = tf.saved_model.Asset(asset)
 
-        def answer(images):
+        def predict(images):
             # TensorFlow's fused convolutions refuse a batch of none, so an
-            # empty request runs one black image and drops its answer.
+            # empty request runs one black image and drops its prediction.
             n = tf.shape(images)[0]
             spare = tf.cast(tf.equal(n, 0), tf.int32)
             images = tf.pad(
                 tf.cast(images, tf.float32), [[0, spare], [0, 0], [0, 0], [0, 0]]
             )
-            outputs = answers(images, training=False)
+            outputs = inference_model(images, training=False)
             return {name: output[:n] for name, output in outputs.items()}
 
         @tf.function(
@@ -148,7 +150,7 @@ class _Served(tf.Module):
             ]
         )
         def pixels(images):
-            return answer(images)
+            return predict(images)
 
         @tf.function(
             input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED_INPUT)]
@@ -157,7 +159,7 @@ class _Served(tf.Module):
             images, decoded = _decode_all(image_bytes, size)
             return {
                 name: _unreadable_unless(decoded, output)
-                for name, output in answer(images).items()
+                for name, output in predict(images).items()
             }
 
         self.pixels = pixels

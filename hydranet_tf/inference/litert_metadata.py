@@ -2,7 +2,7 @@
 
 A .tflite file is a network followed by a ZIP archive, which LiteRT does not
 look at: `description.json` and one `labels_TASK.txt` for each task with
-classes, a class a line in the order of the answers. Any ZIP tool reads them
+classes, a class a line in the order of the predictions. Any ZIP tool reads them
 (`python -m zipfile -e hydranet.tflite folder`). Beside NAME.tflite stands
 NAME.json with the same description.
 

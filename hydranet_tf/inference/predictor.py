@@ -1,4 +1,4 @@
-"""Pictures in, faces with answers out.
+"""Pictures in, faces with predictions out.
 
     from hydranet_tf.inference.predictor import Predictor
 
@@ -7,7 +7,7 @@
         print(face.box, face.age, face.gender, face.probabilities["gender"])
     predictor(["party.jpg", "portrait.heic"]).to_frame()
 
-The answers estimate what annotators saw in pictures. They are not facts about a
+The predictions estimate what annotators saw in pictures. They are not facts about a
 person.
 """
 
@@ -43,7 +43,7 @@ class Face:
         box: left, top, right, bottom in pixels of the upright picture; None
             where the picture was taken as a face and nothing was searched.
         detection_score: None also where the detector gives none.
-        answers: by the names of `task.outputs`: of a regression its values in the
+        predictions: by the names of `task.outputs`: of a regression its values in the
             task's unit, of a classification the name of the likeliest class.
         probabilities: by task and class name.
         landmarks: x and y of the eyes, or of the five points of
@@ -56,7 +56,7 @@ class Face:
 
     box: tuple[int, int, int, int] | None
     detection_score: float | None
-    answers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    predictions: dict[str, Any] = dataclasses.field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     landmarks: tuple[tuple[float, float], ...] | None = None
     # Arrays: a comparison of them is no yes or no.
@@ -68,7 +68,7 @@ class Face:
     @property
     def age(self) -> float | None:
         """Years; None where the model does not say."""
-        return self.answers.get("age")
+        return self.predictions.get("age")
 
     @property
     def age_low(self) -> float | None:
@@ -76,22 +76,22 @@ class Face:
 
         None where the head gives a value alone.
         """
-        return self.answers.get("age_low")
+        return self.predictions.get("age_low")
 
     @property
     def age_high(self) -> float | None:
         """See `age_low`."""
-        return self.answers.get("age_high")
+        return self.predictions.get("age_high")
 
     @property
     def gender(self) -> str | None:
         """The likelier class; None where the model does not say."""
-        return self.answers.get("gender")
+        return self.predictions.get("gender")
 
     @property
     def race(self) -> str | None:
         """The likeliest class; None where the model does not say."""
-        return self.answers.get("race")
+        return self.predictions.get("race")
 
 
 class Faces(list[Face]):
@@ -127,7 +127,7 @@ class FacesOfPictures(list[Faces]):
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The faces of one picture, cut out and not yet answered.
+    """The faces of one picture, cropped and not yet predicted.
 
     Attributes:
         detections: largest face first; None for one that was not searched.
@@ -141,7 +141,7 @@ class Found:
 
 
 class Predictor:
-    """Finds, cuts and answers; one object may serve many threads."""
+    """Finds, crops and predicts; one object may serve many threads."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class Predictor:
                 found = list(pool.map(find, range(len(pictures))))
         results = []
         for picture, one, faces in zip(
-            pictures, found, self.answer(found), strict=True
+            pictures, found, self.predict(found), strict=True
         ):
             nothing = [None] * len(faces)
             kept = one.crops if crops else nothing
@@ -275,19 +275,19 @@ class Predictor:
         return results
 
     def find(self, picture: Picture) -> Found:
-        """Finds the faces of one picture and cuts them out."""
+        """Finds the faces of one picture and crops them."""
         return find(picture, self.runtime.image_size, self.detector)
 
-    def answer(self, found: Sequence[Found]) -> list[list[Face]]:
-        """Answers for all faces of several pictures at once."""
+    def predict(self, found: Sequence[Found]) -> list[list[Face]]:
+        """Predictions for all faces of several pictures at once."""
         if not found:
             return []
-        chips = np.concatenate([one.crops for one in found])
-        answers = self.runtime.answers(chips)
-        rows = iter(range(len(chips)))
+        cropped = np.concatenate([one.crops for one in found])
+        predictions = self.runtime.predictions(cropped)
+        rows = iter(range(len(cropped)))
         return [
             [
-                _face(face, self.runtime.tasks, answers, next(rows))
+                _face(face, self.runtime.tasks, predictions, next(rows))
                 for face in one.detections
             ]
             for one in found
@@ -295,7 +295,7 @@ class Predictor:
 
 
 def find(picture: Picture, size: int, detector: detection.Detector | None) -> Found:
-    """Finds the faces of one picture and cuts them out.
+    """Finds the faces of one picture and crops them.
 
     Args:
         picture: see `Predictor`.
@@ -311,9 +311,9 @@ def find(picture: Picture, size: int, detector: detection.Detector | None) -> Fo
         face = decoding.resize(decoding.square(image), size)
         return Found((None,), face[np.newaxis], damage)
     found = _detect(detector, image)
-    chips = [crops.cut(image, crops.locate(face), size) for face in found]
+    cropped = [crops.crop(image, crops.locate(face), size) for face in found]
     empty = np.zeros((0, size, size, 3), np.uint8)
-    return Found(tuple(found), np.stack(chips) if chips else empty, damage)
+    return Found(tuple(found), np.stack(cropped) if cropped else empty, damage)
 
 
 def _detect(
@@ -345,19 +345,19 @@ def _area(face: detection.Detection) -> float:
 def _face(
     found: detection.Detection | None,
     tasks: Sequence[Task],
-    answers: dict[str, np.ndarray],
+    predictions: dict[str, np.ndarray],
     row: int,
 ) -> Face:
     values: dict[str, Any] = {}
     probabilities: dict[str, dict[str, float]] = {}
     for task in tasks:
-        answer = answers[task.name][row]
+        prediction = predictions[task.name][row]
         if task.is_regression:
-            values |= {name: float(answers[name][row]) for name in task.outputs}
+            values |= {name: float(predictions[name][row]) for name in task.outputs}
         else:
-            values[task.name] = task.classes[int(answer.argmax())]
+            values[task.name] = task.classes[int(prediction.argmax())]
             probabilities[task.name] = dict(
-                zip(task.classes, answer.tolist(), strict=True)
+                zip(task.classes, prediction.tolist(), strict=True)
             )
     if found is None:
         return Face(None, None, values, probabilities)

@@ -78,7 +78,7 @@ class Runtime:
     run_features: Callable[[np.ndarray], np.ndarray] | None = None
     any_batch: bool = False
 
-    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def predictions(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Answers every task for every image.
 
         Args:
@@ -215,7 +215,7 @@ def _check_engine(path: Path, engine: str, fitting: Sequence[str]) -> None:
 def from_model(model: HydraNet) -> Runtime:
     """Wraps a Keras model in memory, under any backend."""
 
-    answers = model.inference_model()
+    network = model.inference_model()
     features = functools.cache(lambda: model.feature_extractor())
     # Keras builds the compiled function on the first call, which two threads
     # must not do at once.
@@ -223,7 +223,7 @@ def from_model(model: HydraNet) -> Runtime:
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with lock:
-            return answers.predict_on_batch(images)
+            return network.predict_on_batch(images)
 
     def run_features(images: np.ndarray) -> np.ndarray:
         with lock:

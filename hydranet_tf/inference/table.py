@@ -116,8 +116,10 @@ def values_of(face: Face) -> dict[str, Any]:
         return None if value is None else round(value, digits)
 
     values: dict[str, Any] = {"detection_score": rounded(face.detection_score, 4)}
-    for name, answer in face.answers.items():
-        values[name] = answer if isinstance(answer, str) else rounded(answer, 2)
+    for name, prediction in face.predictions.items():
+        values[name] = (
+            prediction if isinstance(prediction, str) else rounded(prediction, 2)
+        )
     if face.box:
         values |= dict(zip(PLACE, face.box, strict=True))
     for task, found in face.probabilities.items():

@@ -15,7 +15,7 @@ _ROUNDING = 1e-3
 
 
 def read(path: str | os.PathLike, ids: Sequence[str]) -> dict[Task, np.ndarray]:
-    """The answers for these faces, of each task that the file answers.
+    """The predictions for these faces, of each task that the file answers.
 
     Args:
         path: a CSV file with the columns `id` and `p_TASK_CLASS` of a task with
@@ -39,20 +39,20 @@ def read(path: str | os.PathLike, ids: Sequence[str]) -> dict[Task, np.ndarray]:
             f"{missing[0]}; expected an answer for each"
         )
     rows = [found[str(i)] for i in ids]
-    columns = {task: task.answer_columns for task in TASKS}
-    answered = {
+    columns = {task: task.prediction_columns for task in TASKS}
+    predicted = {
         task: _numbers(path, rows, names)
         for task, names in columns.items()
         if rows[0].keys() >= set(names)
     }
-    if not answered:
+    if not predicted:
         raise SourceError(
             f"{path} answers no task; expected the columns "
             + ", or ".join(" ".join(names) for names in columns.values())
         )
     return {
         task: (_probabilities if task.classes else _values)(path, rows, task, numbers)
-        for task, numbers in answered.items()
+        for task, numbers in predicted.items()
     }
 
 
@@ -85,7 +85,7 @@ def _values(path, rows, task, values) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise SourceError(
-            f"{path}: the column {task.answer_column} of {rows[row]['id']} holds "
+            f"{path}: the column {task.prediction_column} of {rows[row]['id']} holds "
             f"{values[row]:g}; expected {task.unit} from {task.low:g} to {task.high:g}"
         )
     return values

@@ -82,9 +82,9 @@ def lines(face: Face) -> list[str]:
     text = [] if face.age is None else [f"{face.age:.1f} years"]
     if face.age_low is not None:
         text[0] += f" ({face.age_low:.0f}-{face.age_high:.0f})"
-    for name, shares in face.probabilities.items():
-        best = face.answers[name]
-        text.append(f"{best} {100 * shares[best]:.0f} %")
+    for name, fractions in face.probabilities.items():
+        best = face.predictions[name]
+        text.append(f"{best} {100 * fractions[best]:.0f} %")
     if face.detection_score is not None:
         text.append(f"score {face.detection_score:.2f}")
     return text

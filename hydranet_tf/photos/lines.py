@@ -106,14 +106,14 @@ def named(row: Mapping[str, Any]) -> tuple[str, str]:
 def predictions_of(row: Mapping[str, Any]) -> str:
     """`31 years (28 to 35), female 97 %, white 88 %`."""
     # A network may leave some of the tasks out.
-    answered = [task for task in TASKS if row[task.name] is not None]
-    return ", ".join(_answer(task, row) for task in answered)
+    predicted = [task for task in TASKS if row[task.name] is not None]
+    return ", ".join(_prediction(task, row) for task in predicted)
 
 
-def _answer(task: Task, row: Mapping[str, Any]) -> str:
-    answer = row[task.name]
+def _prediction(task: Task, row: Mapping[str, Any]) -> str:
+    prediction = row[task.name]
     if not task.is_regression:
-        return f"{answer} {100 * row[f'p_{task.name}_{answer}']:.0f} %"
-    text = f"{answer:.0f} {task.unit}"
+        return f"{prediction} {100 * row[f'p_{task.name}_{prediction}']:.0f} %"
+    text = f"{prediction:.0f} {task.unit}"
     low, high = row[f"{task.name}_low"], row[f"{task.name}_high"]
     return text if low is None else f"{text} ({low:.0f} to {high:.0f})"

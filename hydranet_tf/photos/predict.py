@@ -1,8 +1,8 @@
 """Files, folders and patterns of pictures to rows, one a face.
 
 Pictures are read and searched a few at a time and only their cut faces are
-kept until a batch of pictures is answered, so that memory does not grow with
-their number. Batches are answered here or by workers elsewhere; the rows are
+kept until a batch of pictures is predicted, so that memory does not grow with
+their number. Batches are predicted here or by workers elsewhere; the rows are
 the same, and one process alone writes them.
 """
 
@@ -76,7 +76,7 @@ class Summary:
 
     @property
     def unreadable(self) -> int:
-        """Pictures without an answer for a reason other than having no face."""
+        """Pictures without a prediction for a reason other than having no face."""
         return self.statuses.get(UNREADABLE, 0) + self.statuses.get(FAILED, 0)
 
     @property
@@ -145,7 +145,7 @@ def predict(
     # A name of the package's own networks is the same everywhere.
     if runner == RAY and model is not None and os.path.exists(model):
         model = _absolute(model)
-    make = functools.partial(_Answering, model, detector, engine)
+    make = functools.partial(_Predicting, model, detector, engine)
     written = _output(output, files, bom)
     try:
         with written as rows:
@@ -163,9 +163,9 @@ def predict(
                 total=len(files), initial=len(files) - len(left),
                 desc="predicting", unit="img", disable=None,
             ) as bar:  # fmt: skip
-                for answered in _results(make, batches, runner):
-                    rows.add(answered)
-                    bar.update(len({row["file"] for row in answered}))
+                for predicted in _results(make, batches, runner):
+                    rows.add(predicted)
+                    bar.update(len({row["file"] for row in predicted}))
     except OSError as error:
         place = error.filename or written.path or "standard output"
         raise PhotographsError(
@@ -227,7 +227,7 @@ def _source(file: str) -> str | bytes:
     return sys.stdin.buffer.read() if file == STANDARD_INPUT else _absolute(file)
 
 
-class _Answering:
+class _Predicting:
     """Answers batches; made once in every process that answers."""
 
     def __init__(
@@ -244,8 +244,8 @@ class _Answering:
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(lambda one: _find(self._model, one.source), batch))
         rows = []
-        answers = _answer(self._model, found)
-        for one, cut, faces in zip(batch, found, answers, strict=True):
+        predictions = _predict(self._model, found)
+        for one, cut, faces in zip(batch, found, predictions, strict=True):
             if isinstance(cut, str):
                 rows += rows_of(one.file, cut)
                 continue
@@ -277,7 +277,7 @@ def _save_crops(target: Path, crops: Sequence[np.ndarray]) -> None:
 
 
 def _results(
-    make: Callable[[], _Answering], batches: Sequence[Sequence[_Picture]], runner: str
+    make: Callable[[], _Predicting], batches: Sequence[Sequence[_Picture]], runner: str
 ) -> Iterator[list[dict[str, Any]]]:
     # What is done needs no model and no workers.
     if not batches:
@@ -328,9 +328,9 @@ def _find(model: Predictor, source: str | bytes) -> Found | str:
         return f"{FAILED}: {error}"
 
 
-def _answer(
+def _predict(
     model: Predictor, found: Sequence[Found | str]
 ) -> Iterator[list[Face] | str]:
-    answers = iter(model.answer([one for one in found if isinstance(one, Found)]))
+    predictions = iter(model.predict([one for one in found if isinstance(one, Found)]))
     for one in found:
-        yield one if isinstance(one, str) else next(answers)
+        yield one if isinstance(one, str) else next(predictions)

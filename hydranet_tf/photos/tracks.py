@@ -44,7 +44,7 @@ class Seen:
         assert face.box is not None
         values = {
             name: value
-            for name, value in face.answers.items()
+            for name, value in face.predictions.items()
             if not isinstance(value, str)
         }
         for task, found in face.probabilities.items():
@@ -53,16 +53,16 @@ class Seen:
 
     def face(self) -> Face:
         """With the class that these probabilities make the likeliest."""
-        answers: dict[str, Any] = {}
+        predictions: dict[str, Any] = {}
         probabilities: dict[str, dict[str, float]] = {}
         for task in TASKS:
-            answers |= {n: self.values[n] for n in task.outputs if n in self.values}
+            predictions |= {n: self.values[n] for n in task.outputs if n in self.values}
             columns = task.probability_columns
             if columns and columns[0] in self.values:
                 found = [self.values[name] for name in columns]
                 probabilities[task.name] = dict(zip(task.classes, found, strict=True))
-                answers[task.name] = task.classes[int(np.argmax(found))]
-        return Face(self.box, self.score, answers, probabilities)
+                predictions[task.name] = task.classes[int(np.argmax(found))]
+        return Face(self.box, self.score, predictions, probabilities)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -474,10 +474,10 @@ def _done(frame: Frame, found: Future[Found]) -> tuple[Frame, Found]:
 def _predicted(
     model: Predictor, batch: Sequence[tuple[Frame, Found]]
 ) -> list[SeenFrame]:
-    answers = model.answer([found for _, found in batch])
+    predictions = model.predict([found for _, found in batch])
     return [
         SeenFrame(frame.number, frame.seconds, tuple(map(Seen.of, faces)))
-        for (frame, _), faces in zip(batch, answers, strict=True)
+        for (frame, _), faces in zip(batch, predictions, strict=True)
     ]
 
 

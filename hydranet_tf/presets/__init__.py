@@ -1,4 +1,4 @@
-"""A network to give away: one folder that holds all that its answers depend on.
+"""A network to give away: one folder that holds all that its predictions depend on.
 
     preset/
         config.json    what `HydraNet.from_config` takes

@@ -80,7 +80,7 @@ class Service:
         # For pictures that are a face already.
         self.cropped = Predictor(predictor.runtime, None)
         self.slots = Slots(settings.max_requests)
-        self.score = Batcher(predictor.answer, _BATCH)
+        self.score = Batcher(predictor.predict, _BATCH)
         self.predict = Batcher(lambda crops: _predict(self.runtime, crops), _BATCH)
         self._threads = ThreadPoolExecutor(settings.threads, "pictures")
 
@@ -92,7 +92,7 @@ class Service:
         """Loads what the first request would wait for."""
         size = self.runtime.image_size
         self.predictor.find(np.zeros((64, 64, 3), np.uint8))
-        self.runtime.answers(np.zeros((1, size, size, 3), np.uint8))
+        self.runtime.predictions(np.zeros((1, size, size, 3), np.uint8))
 
     async def find(self, predictor: Predictor, encoded: bytes) -> Found | str:
         """The faces of a picture, or the status that tells why there are none."""
@@ -113,8 +113,8 @@ def _predict(
 ) -> list[dict[str, np.ndarray]]:
     """Answers for several arrays of crops, each its own."""
     ends = np.cumsum([len(one) for one in crops])[:-1]
-    answers = runtime.answers(np.concatenate(crops))
-    parts = {name: np.split(values, ends) for name, values in answers.items()}
+    predictions = runtime.predictions(np.concatenate(crops))
+    parts = {name: np.split(values, ends) for name, values in predictions.items()}
     return [{name: parts[name][i] for name in parts} for i in range(len(crops))]
 
 
@@ -256,9 +256,9 @@ async def _columns(
     size = service.runtime.image_size
     crops = [one.crops for one in found if isinstance(one, Found)]
     crops.append(np.zeros((0, size, size, 3), np.uint8))
-    answers = await service.predict(np.concatenate(crops))
+    predictions = await service.predict(np.concatenate(crops))
     columns = {}
-    for name, values in answers.items():
+    for name, values in predictions.items():
         columns[name] = np.full((len(found), *values.shape[1:]), -1, np.float32)
         columns[name][decoded] = values
     return columns

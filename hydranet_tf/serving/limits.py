@@ -75,7 +75,7 @@ class BodyLimits:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._body_bytes:
-            # Who asks whether to send gets the answer instead.
+            # Who asks whether to send gets the prediction instead.
             if b"expect" not in headers:
                 await self._discard(receive, deadline)
             refused = self._too_large()

@@ -69,7 +69,7 @@ def parse(asked: Any, size: int) -> list[bytes] | np.ndarray:
 
 
 def reply(asked: dict[str, Any], columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The answer in the layout of the request."""
+    """The prediction in the layout of the request."""
     lists = {name: column.tolist() for name, column in columns.items()}
     if "inputs" in asked:
         return {"outputs": lists}

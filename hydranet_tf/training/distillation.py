@@ -74,9 +74,9 @@ def _nearest(task: Task, faces: Faces, taught: np.ndarray) -> np.ndarray:
     return np.where(labels == MISSING, labels, nearest)
 
 
-def _blended(task: Task, labels, taught, share: float) -> np.ndarray:
+def _blended(task: Task, labels, taught, fraction: float) -> np.ndarray:
     # A missing label takes no part in the loss, whatever stands here.
     known = np.where(labels == MISSING, 0, labels)
     if task.classes:
         known = np.eye(len(task.classes))[known]
-    return ((1 - share) * known + share * taught).astype(np.float32)
+    return ((1 - fraction) * known + fraction * taught).astype(np.float32)

@@ -48,10 +48,10 @@ def example_scores(model: HydraNet, faces: Faces, batch_size: int) -> Scores:
             widths = labels.get(task.half_width_name, np.zeros(len(known)))
             # Of a distribution the median, of a range the nearest value.
             nearest = losses.nearest_labels(task, known, widths, values)
-            answer = losses.nearest_labels(
+            prediction = losses.nearest_labels(
                 task, np.zeros(len(known)), np.full(len(known), np.inf), values
             )
-            score = np.abs(np.asarray(nearest - answer, np.float64))
+            score = np.abs(np.asarray(nearest - prediction, np.float64))
         else:
             chosen = values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(1)
             score = (chosen == known).astype(np.float64)

@@ -10,7 +10,7 @@ from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.tasks import MISSING, score_name
 
 
-def hooks(validation: Faces, batch_size: int) -> list[keras.callbacks.Callback]:
+def callbacks(validation: Faces, batch_size: int) -> list[keras.callbacks.Callback]:
     """The callback that scores sources, where there are several."""
     if not validation.examples.source_names:
         return []

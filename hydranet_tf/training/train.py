@@ -153,7 +153,7 @@ def _train(
         )
     hooks = [
         callbacks.StopOnNonFinite(limits),
-        *source_scores.hooks(validation, config.batch_size),
+        *source_scores.callbacks(validation, config.batch_size),
         *([averaging.ValidateAverage()] if config.ema_momentum else []),
         # First of those that read the logs: it completes them.
         callbacks.EpochLog(workdir, progress, config.batch_size),

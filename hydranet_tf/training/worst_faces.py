@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hydranet_tf.data import decoding, pipeline
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.training import averaging
-from hydranet_tf.worst_predictions import spoken, worst
+from hydranet_tf.worst_predictions import format_prediction, worst
 
 # One more pass over the validation part each time.
 EVERY = 5
@@ -44,14 +44,14 @@ class WorstFaces(keras.callbacks.Callback):
         self.folder = workdir / _FOLDER
         self.faces = faces
         self.batch_size = batch_size
-        self._answering = None
+        self._inference_model = None
         self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % EVERY:
             return
         with averaging.averaged(self.model):
-            answers = self._answers()
+            predictions = self._predictions()
         # Made late: a start that ends before the first pictures leaves no file.
         self._writer = self._writer or tf.summary.create_file_writer(str(self.folder))
         with self._writer.as_default():
@@ -59,12 +59,12 @@ class WorstFaces(keras.callbacks.Callback):
                 labels = self.faces.examples.labels.get(task.name)
                 if labels is None:
                     continue
-                rows = worst(task, labels, answers[task.name], SHOWN)
+                rows = worst(task, labels, predictions[task.name], SHOWN)
                 if len(rows):
                     captions = [
                         (
-                            spoken(task, labels[row]),
-                            spoken(task, answers[task.name][row]),
+                            format_prediction(task, labels[row]),
+                            format_prediction(task, predictions[task.name][row]),
                         )
                         for row in rows
                     ]
@@ -74,14 +74,14 @@ class WorstFaces(keras.callbacks.Callback):
         # Whole whenever the run may end.
         self._writer.flush()
 
-    def _answers(self) -> dict[str, np.ndarray]:
+    def _predictions(self) -> dict[str, np.ndarray]:
         # Once: each would be compiled anew.
-        self._answering = self._answering or self.model.inference_model()
+        self._inference_model = self._inference_model or self.model.inference_model()
         # All of one size, so that nothing is compiled for a last smaller one.
         batches = pipeline.validation_batches(self.faces, self.batch_size, False)
         batches = batches.take(math.ceil(len(self.faces) / self.batch_size))
         parts = [
-            self._answering.predict_on_batch(images)
+            self._inference_model.predict_on_batch(images)
             for images, _ in batches.as_numpy_iterator()
         ]
         return {
@@ -99,11 +99,11 @@ class WorstFaces(keras.callbacks.Callback):
 def grid(
     images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]], title: str
 ) -> Image.Image:
-    """Images row by row, each with its label and the answer below it.
+    """Images row by row, each with its label and the prediction below it.
 
     Args:
         images: uint8 `[side, side, 3]`.
-        captions: of each image its label and the answer, in words.
+        captions: of each image its label and the prediction, in words.
         title: stands above, with what a label is.
     """
     across = min(_ACROSS, len(images))
@@ -119,10 +119,12 @@ def grid(
     picture = Image.new("RGB", (width + _GAP, head + down * high), _PAPER)
     draw = ImageDraw.Draw(picture)
     draw.multiline_text((_GAP, _GAP), lines, _INK, font)
-    for i, (image, (label, answer)) in enumerate(zip(images, captions, strict=True)):
+    for i, (image, (label, prediction)) in enumerate(
+        zip(images, captions, strict=True)
+    ):
         x, y = _GAP + i % across * wide, head + i // across * high
         face = Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         picture.paste(face, (x, y))
         draw.text((x, y + _SIDE + 2), f"label {label}", _SOFT, font)
-        draw.text((x, y + _SIDE + 2 + _TEXT), f"answer {answer}", _INK, font)
+        draw.text((x, y + _SIDE + 2 + _TEXT), f"answer {prediction}", _INK, font)
     return picture

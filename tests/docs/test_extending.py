@@ -78,9 +78,11 @@ def test_the_exported_file_answers_as_the_report_says(copy):
     found = {row["file"].rpartition("/")[2]: row for row in rows(copy / "glasses.csv")}
     assert found.keys() == labels.keys() and len(labels) == 800
     for row in found.values():
-        shares = {name: float(row[f"p_glasses_{name}"]) for name in ("bare", "glasses")}
-        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
-        assert row["glasses"] == max(shares, key=shares.get)
+        fractions = {
+            name: float(row[f"p_glasses_{name}"]) for name in ("bare", "glasses")
+        }
+        assert sum(fractions.values()) == pytest.approx(1, abs=1e-5)
+        assert row["glasses"] == max(fractions, key=fractions.get)
     predictions = rows(copy / "reports/glasses/predictions.csv")
     assert 50 < len(predictions) < 110
     right = 0

@@ -77,27 +77,27 @@ def test_its_numbers_follow_from_pixels_and_file_names(ran):
         predictions = list(csv.DictReader(file))
     network = Interpreter(str(output / "export" / "hydranet.tflite"))
     ask = network.get_signature_runner()
-    labels, answers = [], []
+    labels, outputs = [], []
     for row in predictions:
         labels.append([int(part) for part in row["id"].split("_")[:3]])
         # 48 pixels as drawn: nothing to crop or resize. Pillow decodes as the
         # pipeline does.
         pixels = np.asarray(Image.open(output / "faces" / row["id"]), np.float32)
         found = ask(images=pixels[np.newaxis])
-        answers.append(
+        outputs.append(
             [found["age"][0], found["gender"][0].argmax(), found["race"][0].argmax()]
         )
-        assert float(row["predicted_age"]) == pytest.approx(answers[-1][0], abs=0.02)
-    labels, answers = np.array(labels), np.array(answers)
+        assert float(row["predicted_age"]) == pytest.approx(outputs[-1][0], abs=0.02)
+    labels, outputs = np.array(labels), np.array(outputs)
     assert 50 < len(labels) < 110
-    age = np.abs(answers[:, 0] - labels[:, 0]).mean()
-    gender, race = (answers[:, 1:] == labels[:, 1:]).mean(axis=0)
+    age = np.abs(outputs[:, 0] - labels[:, 0]).mean()
+    gender, race = (outputs[:, 1:] == labels[:, 1:]).mean(axis=0)
     text = printed(notebook)
     told = re.search(r"age: off by ([\d.]+) years", text)
     assert float(told[1]) == pytest.approx(age, abs=0.011)
-    for name, share in (("gender", gender), ("race", race)):
+    for name, fraction in (("gender", gender), ("race", race)):
         told = re.search(rf"^{name}: ([\d.]+)% right", text, re.M)
-        assert float(told[1]) / 100 == pytest.approx(share, abs=0.0006)
+        assert float(told[1]) / 100 == pytest.approx(fraction, abs=0.0006)
     # Always one class: half and a fifth; always the median age: 25 years.
     assert gender > 0.7 and race > 0.5 and age < 15
 

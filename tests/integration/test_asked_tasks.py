@@ -81,7 +81,7 @@ def test_what_is_not_asked_is_nowhere(ages, capsys):
     for path in ("hydranet.tflite", "preset"):
         loaded = runtimes.load(ages / "out" / path)
         assert [task.name for task in loaded.tasks] == ["age"]
-        found = loaded.answers(np.zeros((2, 32, 32, 3), np.uint8))
+        found = loaded.predictions(np.zeros((2, 32, 32, 3), np.uint8))
         assert set(found) == {"age", "age_low", "age_high"}
     for card in (ages / "out").rglob("MODEL_CARD.md"):
         assert "gender:" not in card.read_text()

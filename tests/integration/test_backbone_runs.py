@@ -58,7 +58,7 @@ def settle(model: keras.Model, images: np.ndarray) -> None:
     """Gives batch normalisation the statistics of a batch.
 
     Those of one step are far from settled: activations grow from layer to layer
-    until every answer stands at the end of its range, where all files agree.
+    until every prediction stands at the end of its range, where all files agree.
     """
     nested = [getattr(layer, "layers", [layer]) for layer in model.network.layers]
     for layer in (layer for group in nested for layer in group):
@@ -89,12 +89,12 @@ def test_a_run_and_its_export(name, faces, tmp_path):
     examples = sources.open_source(str(faces), "train", split_lists=str(faces))
     images = pipeline.load_faces(examples, side).images
     settle(model, images)
-    answers = model.inference_model()
-    expected = {k: np.array(v) for k, v in answers(images, training=False).items()}
+    predictions = model.inference_model()
+    expected = {k: np.array(v) for k, v in predictions(images, training=False).items()}
     # Eight faces, eight answers: a file that ignored its input would be seen.
     assert len(np.unique(expected["race"].round(3), axis=0)) == 8
 
-    content = litert.convert(answers)
+    content = litert.convert(predictions)
     assert litert.foreign_operators(content) == []
     runner = Interpreter(model_content=content).get_signature_runner()
     for number, image in enumerate(images):

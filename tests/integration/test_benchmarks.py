@@ -87,13 +87,13 @@ def test_neighbours_and_heads_on_the_same_faces(tmp_path):
     for name in (data / "splits" / "validation.txt").read_text().split():
         faces.append(decoding.square(decoding.decode((data / name).read_bytes())))
         labels.append(int(name.split("_")[1]))
-    answers = model.inference_model().predict(np.stack(faces), verbose=0)["gender"]
-    share = np.mean(answers.argmax(1) == labels)
-    assert rows[3]["value"] == pytest.approx(share)
+    predictions = model.inference_model().predict(np.stack(faces), verbose=0)["gender"]
+    fraction = np.mean(predictions.argmax(1) == labels)
+    assert rows[3]["value"] == pytest.approx(fraction)
     # The brightness of the faces tells their age: even random features keep it.
     assert rows[1]["value"] < rows[0]["value"]
     assert rows[1]["chosen"]["kneighborsregressor__n_neighbors"] in (1, 5, 15, 45)
-    assert f"| gender | heads of the network | {100 * share:.1f} % |" in done.stdout
+    assert f"| gender | heads of the network | {100 * fraction:.1f} % |" in done.stdout
 
 
 def test_weighting_takes_a_single_task_from_its_own_network(monkeypatch):

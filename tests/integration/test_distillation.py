@@ -48,8 +48,8 @@ def write(path, ids, female, **others):
     return path
 
 
-def blended(faces, path, share=0.5):
-    config = TrainingConfig(teacher=str(path), distillation_weight=share)
+def blended(faces, path, fraction=0.5):
+    config = TrainingConfig(teacher=str(path), distillation_weight=fraction)
     return distillation.blended(faces, config)
 
 
@@ -57,7 +57,7 @@ def test_blends_by_hand(faces, tmp_path):
     ids = faces.examples.ids
     # Backwards, with a face more and a column more: found by id and by name.
     path = write(tmp_path / "t.csv", ["?", *ids[::-1]], [0.5, *[0.2] * len(ids)], x="1")
-    found = blended(faces, path, share=0.25).soft_labels
+    found = blended(faces, path, fraction=0.25).soft_labels
     assert list(found) == ["gender_soft_labels"]
     labels = faces.examples.labels["gender"]
     expected = np.where(labels == 1, 0.75 * 1 + 0.25 * 0.2, 0.25 * 0.2)
@@ -73,7 +73,7 @@ def test_teachers_of_age_and_their_mean_by_hand(faces, tmp_path):
     )
     second = tmp_path / "b.csv"
     second.write_text("id,predicted_age\n" + "".join(f"{i},41.5\n" for i in ids))
-    found = blended(faces, f"{first}, {second}", share=0.25).soft_labels
+    found = blended(faces, f"{first}, {second}", fraction=0.25).soft_labels
     assert set(found) == {"age_soft_labels", "gender_soft_labels"}
     labels = faces.examples.labels
     np.testing.assert_allclose(
@@ -166,7 +166,7 @@ def test_partners_bring_their_soft_labels():
     logits = {"race": rng.normal(size=(2, 5)).astype("float32")}
     soft = rng.dirichlet(np.ones(5), 2).astype("float32")
     labels = {"race": np.array([1, 2], "int32"), RACE.soft_name: soft}
-    means, counts, _ = losses.task_losses([RACE], labels, logits, largest_share=0.4)
+    means, counts, _ = losses.task_losses([RACE], labels, logits, largest_fraction=0.4)
 
     def one(face, image):
         row = losses.example_losses(
@@ -295,17 +295,17 @@ def test_the_teacher_answers_by_what_other_folds_teach(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"race: \d+\.\d % of the validation labels", done.stdout)
     soft = blended(
-        pipeline.load_faces(training_part, 16), tmp_path / "t.csv", share=1.0
+        pipeline.load_faces(training_part, 16), tmp_path / "t.csv", fraction=1.0
     ).soft_labels
-    answered = soft[RACE.soft_name].argmax(1)
+    predicted = soft[RACE.soft_name].argmax(1)
     assert set(soft) == {task.soft_name for task in TASKS}
     # Ages are no part of these features: without a mean error they are the labels' own
     # on average.
     ages = training_part.labels["age"]
     assert np.mean(soft[AGE.soft_name] - ages) == pytest.approx(0, abs=1.5)
-    assert (answered[changed] == 3).all()
+    assert (predicted[changed] == 3).all()
     others = np.setdiff1d(np.arange(len(race)), changed)
-    assert np.mean(answered[others] == race[others]) > 0.8
+    assert np.mean(predicted[others] == race[others]) > 0.8
 
     one_less = training_part.ids[:-1]
     np.savez(kept / "dlib_train.npz", ids=one_less, features=arrays["train"][:-1])

@@ -65,12 +65,12 @@ def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
 
-    def answers(path):
+    def predictions(path):
         header, *rows = (path / "predictions.csv").read_text().splitlines()
         at = header.split(",").index("predicted_age")
         return [float(row.split(",")[at]) for row in rows]
 
-    workdir, tflite = answers(folder / "report"), answers(tmp_path / "report")
+    workdir, tflite = predictions(folder / "report"), predictions(tmp_path / "report")
     assert workdir == pytest.approx(tflite, abs=0.01)
 
 

@@ -59,7 +59,7 @@ def test_a_workdir_from_end_to_end(trained, tmp_path):
         listed.write_text(good)
         (faces / bad).unlink()
     assert names_in(tmp_path) == FILES | {
-        "margin_sensitivity.png",
+        "crop_sensitivity.png",
         "capture_sensitivity.png",
     }
     assert content["data"]["examples"] == 12
@@ -81,7 +81,7 @@ def test_a_workdir_from_end_to_end(trained, tmp_path):
         assert found[task]["scores"]["accuracy"]["value"] == pytest.approx(
             best[f"val_{task}_accuracy"]
         )
-    check_margins(content, tmp_path)
+    check_crop_sensitivity(content, tmp_path)
     check_interval(content, tmp_path)
 
 
@@ -105,23 +105,23 @@ def check_interval(content, folder):
     )
 
 
-def check_margins(content, folder):
+def check_crop_sensitivity(content, folder):
     """All twelve faces as they are cut are what the whole report rests on."""
-    margin = content["margin_sensitivity"]
-    assert margin["faces"] == 12
-    at = margin["factors"].index(1.0)
+    crop = content["margin_sensitivity"]
+    assert crop["faces"] == 12
+    at = crop["factors"].index(1.0)
     for task, score in (("age", "mae"), ("gender", "accuracy"), ("race", "accuracy")):
-        assert margin["tasks"][task]["score"] == score
+        assert crop["tasks"][task]["score"] == score
         expected = content["tasks"][task]["scores"][score]
-        found = margin["tasks"][task]["values"][at]
+        found = crop["tasks"][task]["values"][at]
         assert found["n"] == expected["n"] == 12
         assert found["value"] == pytest.approx(expected["value"], abs=1e-4)
-    values = [score["value"] for score in margin["tasks"]["age"]["values"]]
-    assert len(set(values)) == len(margin["factors"])
+    values = [score["value"] for score in crop["tasks"]["age"]["values"]]
+    assert len(set(values)) == len(crop["factors"])
     text = (folder / "report.md").read_text()
     assert "## How much the crop matters" in text
-    assert "(margin_sensitivity.png)" in text
-    for factor, value in zip(margin["factors"], values, strict=True):
+    assert "(crop_sensitivity.png)" in text
+    for factor, value in zip(crop["factors"], values, strict=True):
         assert re.search(rf"\| {factor:g} +\| +{value:.2f} years \(", text)
 
 
@@ -149,7 +149,7 @@ def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
         for i in range(len(opened))
     ]
     assert [row["id"] for row in rows] == list(opened.ids)
-    q = runtimes.load(trained / "run").answers(np.stack(changed))["race"]
+    q = runtimes.load(trained / "run").predictions(np.stack(changed))["race"]
     logs = np.log(np.concatenate([p, q]))
     found = temperatures.fit([RACE], {"race": logs}, {"race": np.tile(labels, 2)})
     assert found["race"] == pytest.approx(kept["race"], rel=0.02)
@@ -171,7 +171,7 @@ def test_only_a_workdir_can_be_calibrated(trained, tmp_path):
     model = tmp_path / "model.tflite"
     model.write_bytes(b"")
     with pytest.raises(evaluate.EvaluationError, match="keeps what it fits in a wor"):
-        evaluate._calibrate(model, None, 1)
+        evaluate._fit_temperatures(model, None, 1)
 
 
 def test_exports_score_as_the_workdir_does(trained, tmp_path, undrawn):

@@ -17,7 +17,7 @@ import pytest
 from sample_pictures import astronaut
 from small_network import (
     SIZE,
-    assert_same_answers,
+    assert_same_predictions,
     encode,
     random_images,
     random_model,
@@ -80,14 +80,14 @@ def test_the_code_that_the_pages_show(run, model, tmp_path, monkeypatch, capsys)
     (tmp_path / "exports" / "faces").symlink_to(run / "output")
     face = random_images(1, seed=5)[0]
     (tmp_path / "face.png").write_bytes(encode(face))
-    expected = runtimes.from_model(model).answers(face[np.newaxis])
+    expected = runtimes.from_model(model).predictions(face[np.newaxis])
     by_litert, by_package, *_ = documents.code_blocks("docs/exports.md", "python")
     names = {}
     exec(by_litert, names)
-    assert_same_answers(names["answers"], expected)
+    assert_same_predictions(names["predictions"], expected)
     names = {}
     exec(by_package, names)
-    assert_same_answers(names["answers"], expected)
+    assert_same_predictions(names["predictions"], expected)
     assert capsys.readouterr().out.splitlines()[-1].startswith("race [")
     names = {}
     exec(documents.code_blocks("docs/crop.md", "python")[0], names)
@@ -129,8 +129,8 @@ def test_onnx_beside_others(run, model, tmp_path):
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed <= {"hydranet.onnx", "export.json", "MODEL_CARD.md"}
     images = random_images(3)
-    expected = runtimes.from_model(model).answers(images)
-    assert_same_answers(runtimes.load(artefact.path).answers(images), expected)
+    expected = runtimes.from_model(model).predictions(images)
+    assert_same_predictions(runtimes.load(artefact.path).predictions(images), expected)
     with pytest.raises(export.ExportError, match="hydranet.onnx exists already"):
         export.export_run(run / "workdir", output, request, split="all")
 
@@ -148,8 +148,8 @@ def test_onnx_without_its_packages_is_refused_before_any_work(run, monkeypatch):
 def test_what_is_exported_answers_as_the_run_does(model, run, name):
     images = random_images(3)
     expected = model.inference_model().predict_on_batch(images)
-    found = runtimes.load(run / "output" / name).answers(images)
-    assert_same_answers(found, expected)
+    found = runtimes.load(run / "output" / name).predictions(images)
+    assert_same_predictions(found, expected)
 
 
 def test_the_card_tells_labels_crop_and_uses(run, data):
@@ -220,7 +220,9 @@ def test_a_repeated_export_adds_a_version_and_replaces_the_tflite_file(
     images = random_images(2)
     expected = other.inference_model().predict_on_batch(images)
     for name in ("hydranet/2", "hydranet.tflite"):
-        assert_same_answers(runtimes.load(exported / name).answers(images), expected)
+        assert_same_predictions(
+            runtimes.load(exported / name).predictions(images), expected
+        )
     assert contents(exported / "hydranet" / "1") == before
     record = json.loads((exported / "export.json").read_text())
     assert {name: "workdir" in entry for name, entry in record.items()} == {
@@ -268,9 +270,9 @@ def test_swapped_classes_are_not_published(model, examples, tmp_path, monkeypatc
     write = saved_model.write
 
     def swapped(network, *args, **kwargs):
-        answers = network.output
-        answers = {**answers, "race": answers["race"][:, ::-1]}
-        write(keras.Model(network.inputs, answers), *args, **kwargs)
+        predictions = network.output
+        predictions = {**predictions, "race": predictions["race"][:, ::-1]}
+        write(keras.Model(network.inputs, predictions), *args, **kwargs)
 
     monkeypatch.setattr(saved_model, "write", swapped)
     with pytest.raises(export.ExportError, match="differently"):
@@ -328,9 +330,9 @@ def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
     for artefact, (years, probability) in zip(
         artefacts, [(1e-3, 1e-5), (1e-3, 1e-5), (0.1, 5e-3), (2, 0.05)], strict=True
     ):
-        found = runtimes.load(artefact.path).answers(images)
-        assert_same_answers(found, expected, years, probability)
-    assert_same_answers(
+        found = runtimes.load(artefact.path).predictions(images)
+        assert_same_predictions(found, expected, years, probability)
+    assert_same_predictions(
         model.inference_model().predict_on_batch(images), expected, 1.0, 0.02
     )
 

@@ -72,14 +72,14 @@ def test_losses_and_log_variances_are_float32(runs, precision):
 
 @pytest.mark.parametrize(
     # The first steps in half floats are skipped, until the scale of the loss fits.
-    ("precision", "share"),
+    ("precision", "fraction"),
     [("mixed_bfloat16", 0.03), ("mixed_float16", 0.1)],
 )
-def test_16_bits_lose_little_against_32(runs, precision, share):
+def test_16_bits_lose_little_against_32(runs, precision, fraction):
     _, losses = runs
     assert losses["float32"][2] < losses["float32"][0]
     assert losses[precision][2] < losses[precision][0]
-    assert losses[precision] == pytest.approx(losses["float32"], rel=share)
+    assert losses[precision] == pytest.approx(losses["float32"], rel=fraction)
 
 
 AVERAGED = """

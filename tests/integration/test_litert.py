@@ -15,7 +15,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from gpu_delegates import check_for_gpu
-from small_network import SIZE, assert_same_answers, random_images, random_model
+from small_network import SIZE, assert_same_predictions, random_images, random_model
 
 from hydranet_tf import model as network_module
 from hydranet_tf.exporting import litert, saved_model
@@ -73,7 +73,7 @@ def test_answers_equal_the_keras_models(model, content):
     rows = [signature(images=image[np.newaxis].astype(np.float32)) for image in images]
     found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     expected = model.inference_model().predict_on_batch(images)
-    assert_same_answers(found, expected, years=1e-3, probability=1e-5)
+    assert_same_predictions(found, expected, years=1e-3, probability=1e-5)
 
 
 def test_only_builtin_operators(content):
@@ -102,7 +102,7 @@ def variants(model):
     """Every variant, calibrated on what it is asked about."""
     return {
         name: litert.convert(
-            model.inference_model(), name, calibration=random_images(20)
+            model.inference_model(), name, representative_faces=random_images(20)
         )
         for name in litert.VARIANTS
     }
@@ -134,8 +134,8 @@ def test_what_a_variant_takes_and_gives(variants, name, takes, gives, megabytes)
     assert sorted(outputs) == ["age", "gender", "race"]
     assert litert.foreign_operators(variants[name]) == []
     # Of the float32 file.
-    share = len(variants[name]) / len(variants["float32"])
-    assert megabytes - 0.3 < share <= megabytes + 0.2
+    fraction = len(variants[name]) / len(variants["float32"])
+    assert megabytes - 0.3 < fraction <= megabytes + 0.2
 
 
 @pytest.mark.parametrize("name", litert.VARIANTS)
@@ -226,7 +226,7 @@ def test_only_the_heads_of_int8_are_float(variants):
 
 def test_calibration_on_dull_faces_keeps_the_whole_range_of_pixels(model):
     dull = np.full((2, SIZE, SIZE, 3), 90, np.uint8)
-    content = litert.convert(model.inference_model(), "int8", calibration=dull)
+    content = litert.convert(model.inference_model(), "int8", representative_faces=dull)
     image = signature_of(content).get_input_details()["images"]
     assert image["quantization"] == (1.0, 0)
     assert (dull == 90).all(), "the caller's images stay as they are"
@@ -239,7 +239,7 @@ def test_calibration_on_dull_faces_keeps_the_whole_range_of_pixels(model):
 def test_a_mirrored_network_is_one_file_of_the_same_size(
     model, name, dynamic_batch, bound
 ):
-    """Its answers: half of the logits' sum, by hand, over a face and its mirror."""
+    """Its predictions: half of the logits' sum, by hand, over a face and its mirror."""
     mirrored = HydraNet.from_config({**model.get_config(), "flip_tta": True})
     mirrored.set_weights(model.get_weights())
     images = random_images(20)
@@ -247,7 +247,7 @@ def test_a_mirrored_network_is_one_file_of_the_same_size(
         litert.convert(
             network.inference_model(),
             name,
-            calibration=images,
+            representative_faces=images,
             dynamic_batch=dynamic_batch,
         )
         for network in (mirrored, model)
@@ -258,11 +258,11 @@ def test_a_mirrored_network_is_one_file_of_the_same_size(
     interpreter = Interpreter(model_content=found)
     signature = interpreter.get_signature_runner()
     pixels = signature.get_input_details()["images"]["dtype"]
-    answers = signature(images=images[:1].astype(pixels))
+    predictions = signature(images=images[:1].astype(pixels))
     faces = np.stack([images[0], images[0][:, ::-1]])
     logits = model.predict_on_batch(faces.astype(np.float32))["race"].mean(0)
-    shares = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(answers["race"][0], shares, atol=bound)
+    fractions = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(predictions["race"][0], fractions, atol=bound)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def for_phones():
     mirrored.set_weights(model.get_weights())
     network = mirrored.inference_model()
     return network, {
-        name: litert.convert(network, name, calibration=random_images(20))
+        name: litert.convert(network, name, representative_faces=random_images(20))
         for name in ("float32", "int8")
     }
 
@@ -314,7 +314,7 @@ def test_columns_are_put_in_reverse(side):
 def test_a_dynamic_batch_is_resized(model, name):
     images = random_images(7)
     content = litert.convert(
-        model.inference_model(), name, calibration=images, dynamic_batch=True
+        model.inference_model(), name, representative_faces=images, dynamic_batch=True
     )
     assert litert.foreign_operators(content) == []
     interpreter = Interpreter(model_content=content)
@@ -329,7 +329,7 @@ def test_a_dynamic_batch_is_resized(model, name):
         interpreter.invoke()
         found = {k: interpreter.get_tensor(v["index"]) for k, v in names.items()}
         bounds = (1e-3, 1e-5) if name == "float32" else (3, 0.1)
-        assert_same_answers(found, {k: v[:n] for k, v in expected.items()}, *bounds)
+        assert_same_predictions(found, {k: v[:n] for k, v in expected.items()}, *bounds)
 
 
 def test_the_same_network_gives_the_same_file(model, tmp_path):
@@ -343,7 +343,7 @@ def test_the_same_network_gives_the_same_file(model, tmp_path):
             description,
             path,
             "int8",
-            calibration=random_images(4),
+            representative_faces=random_images(4),
         )
         contents.append([p.read_bytes() for p in sorted(path.parent.iterdir())])
     assert contents[0] == contents[1]
@@ -357,7 +357,7 @@ def test_the_description_beside_it_and_within_it(model, tmp_path):
         description,
         path,
         "integer",
-        calibration=random_images(4),
+        representative_faces=random_images(4),
     )
     content = path.read_bytes()
     beside = json.loads((tmp_path / "small.json").read_text())
@@ -413,7 +413,7 @@ def test_a_distribution_answers_with_its_interval(variant, years):
     network = random_model(tasks=with_head(TASKS, DISTRIBUTION)).inference_model()
     images = random_images(20)
     expected = network.predict_on_batch(images)
-    content = litert.convert(network, variant, calibration=images)
+    content = litert.convert(network, variant, representative_faces=images)
     assert litert.foreign_operators(content) == []
     signature = signature_of(content)
     outputs = signature.get_output_details()

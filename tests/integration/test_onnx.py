@@ -52,8 +52,8 @@ def test_the_file_is_valid_and_names_what_goes_in_and_out(path):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_engines_predict_as_keras_does(model, path, n, threads, engine):
     images = random_images(n) if n else np.zeros((0, SIZE, SIZE, 3), np.uint8)
-    expected = runtimes.from_model(model).answers(images)
-    found = runtimes.load(path, engine, threads).answers(images)
+    expected = runtimes.from_model(model).predictions(images)
+    found = runtimes.load(path, engine, threads).predictions(images)
     for name, values in expected.items():
         bound = 0.01 if name == "age" else 1e-4
         np.testing.assert_allclose(found[name], values, atol=bound, err_msg=name)

@@ -1,4 +1,4 @@
-"""What an export allows, with answers made by hand."""
+"""What an export allows, with predictions made by hand."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ ONES = np.ones(200)
 FEMALE = np.tile([0.1, 0.9], (200, 1))
 
 
-def sample(labels=None, answers=None, size=200):
+def sample(labels=None, predictions=None, size=200):
     """Two hundred faces: Keras is 3 years too high and right for all genders."""
     return parity.Sample(
         tasks=(AGE, GENDER),
         images=np.zeros((size, 4, 4, 3), np.uint8),
         encoded=(b"",) * size,
         labels=labels or {"age": 30 * ONES[:size], "gender": ONES[:size].astype(int)},
-        answers=answers or {"age": 33 * ONES[:size], "gender": FEMALE[:size]},
+        predictions=predictions or {"age": 33 * ONES[:size], "gender": FEMALE[:size]},
     )
 
 
 def comparison(taken, age=0.0, wrong=0):
     """An artefact that adds `age` years and gets `wrong` genders wrong."""
-    gender = taken.answers["gender"].copy()
+    gender = taken.predictions["gender"].copy()
     gender[:wrong] = [0.55, 0.45]
-    found = {"age": taken.answers["age"] + age, "gender": gender}
+    found = {"age": taken.predictions["age"] + age, "gender": gender}
     return parity._compare(found, taken)
 
 
@@ -86,7 +86,7 @@ def test_probabilities_are_held_to_their_own_bound():
     taken = sample()
     for variant, bound in (("float32", 1e-4), ("float16", 0.02)):
         for step, count in ((0.9 * bound, 0), (1.1 * bound, 1)):
-            found = {**taken.answers, "gender": FEMALE + [step, -step]}
+            found = {**taken.predictions, "gender": FEMALE + [step, -step]}
             compared = parity._compare(found, taken)
             assert len(parity.excess(compared, variant, taken)) == count
 
@@ -94,7 +94,7 @@ def test_probabilities_are_held_to_their_own_bound():
 @pytest.mark.parametrize("variant", litert.VARIANTS)
 def test_nan_is_beyond_every_bound(variant):
     taken = sample()
-    found = {"age": taken.answers["age"].copy(), "gender": FEMALE.copy()}
+    found = {"age": taken.predictions["age"].copy(), "gender": FEMALE.copy()}
     found["age"][7] = np.nan
     found["gender"][7] = np.nan
     excess = parity.excess(parity._compare(found, taken), variant, taken)
@@ -119,7 +119,7 @@ def test_a_single_prediction_is_held_to_a_bound_in_8_bits(variant):
     """Among 200 faces one that is off hardly moves a score or a mean."""
     taken = sample()
     for years, expected in ((7.9, []), (8.1, ["age differs by up to 8.1 years"])):
-        found = {**taken.answers, "age": taken.answers["age"].copy()}
+        found = {**taken.predictions, "age": taken.predictions["age"].copy()}
         found["age"][7] -= years
         excess = parity.excess(parity._compare(found, taken), variant, taken)
         assert [text.partition(",")[0] for text in excess] == expected
@@ -141,7 +141,7 @@ def test_few_faces_are_said_to_be_few():
 def test_missing_labels_are_left_out():
     labels = {"age": np.where(np.arange(200) < 100, 30, -1), "gender": -ONES}
     taken = sample(labels)
-    found = {"age": taken.answers["age"].copy(), "gender": FEMALE.copy()}
+    found = {"age": taken.predictions["age"].copy(), "gender": FEMALE.copy()}
     found["age"][100:] = 90
     compared = parity._compare(found, taken)
     # Nobody knows those ages, so they cost nothing.
@@ -175,7 +175,7 @@ def test_times_of_every_file_and_number_of_threads(tmp_path):
     paths = [tmp_path / "a.tflite", tmp_path / "b.tflite"]
     litert.write(network, description, paths[0])
     litert.write(
-        network, description, paths[1], "integer", calibration=random_images(3)
+        network, description, paths[1], "integer", representative_faces=random_images(3)
     )
     found = latency.milliseconds(paths, random_images(1)[0], seconds=0.0)
     assert list(found) == paths

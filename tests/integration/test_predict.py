@@ -63,7 +63,7 @@ def test_what_has_rows_already_is_not_drawn_and_named(folder, tmp_path, caplog):
 
 
 def test_a_picture_that_can_be_read_once(folder, tmp_path, caplog):
-    """As a pipe is: its answers are kept, and that it is not drawn is said."""
+    """As a pipe is: its predictions are kept, and that it is not drawn is said."""
     once = folder / "a.png"
 
     class Takes(Predictor):
@@ -96,12 +96,12 @@ def test_a_row_a_face(folder, tmp_path):
     assert int(face["left"]) < int(face["right"]) < 340
     assert 0.88 < float(face["detection_score"]) <= 1
     assert "." in face["age"] and face["age_low"] == face["age_high"] == ""
-    shares = {n: float(face[f"p_gender_{n}"]) for n in ("male", "female")}
-    assert face["gender"] == max(shares, key=shares.get)
+    fractions = {n: float(face[f"p_gender_{n}"]) for n in ("male", "female")}
+    assert face["gender"] == max(fractions, key=fractions.get)
     races = ("white", "black", "asian", "indian", "others")
-    shares = {n: float(face[f"p_race_{n}"]) for n in races}
-    assert face["race"] == max(shares, key=shares.get)
-    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+    fractions = {n: float(face[f"p_race_{n}"]) for n in races}
+    assert face["race"] == max(fractions, key=fractions.get)
+    assert sum(fractions.values()) == pytest.approx(1, abs=1e-4)
     assert bad["status"].startswith("unreadable: expected a picture (JPEG, PNG")
     assert sky["status"] == "no_face"
     for row in (bad, sky):
@@ -159,17 +159,17 @@ def test_a_detector_that_fails_costs_one_row(folder, tmp_path):
 class Counting(Predictor):
     def __init__(self, stop_after=None):
         super().__init__(readable_runtime(), everywhere)
-        self.found, self.answered, self.stop_after = [], [], stop_after
+        self.found, self.predicted, self.stop_after = [], [], stop_after
 
     def find(self, picture):
         self.found.append(Path(picture).name)
         return super().find(picture)
 
-    def answer(self, found):
-        if len(self.answered) == self.stop_after:
+    def predict(self, found):
+        if len(self.predicted) == self.stop_after:
             raise KeyboardInterrupt
-        self.answered.append(len(found))
-        return super().answer(found)
+        self.predicted.append(len(found))
+        return super().predict(found)
 
 
 def test_a_run_that_was_broken_off_goes_on(tmp_path):
@@ -186,7 +186,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path):
     again = Counting()
     found = predict.predict(*arguments, again, output, batch_size=3)
     assert sorted(again.found) == ["5.png", "6.png", "7.png", "8.png", "9.png"]
-    assert again.answered == [3, 2]
+    assert again.predicted == [3, 2]
     assert output.read_bytes() == whole.read_bytes()
     assert found.faces == 20 and found.statuses == {"ok": 10}
 
@@ -321,10 +321,10 @@ def test_the_words_in_a_drawn_picture():
         (0, 0, 9, 9), 0.9, {"age": 34.21, "gender": "female", "race": "asian"},
         {"gender": {"male": 0.07, "female": 0.93}, "race": {"asian": 0.5}},
     )  # fmt: skip
-    answers = ["34.2 years", "female 93 %", "asian 50 %"]
-    assert annotation.lines(face) == [*answers, "score 0.90"]
+    predictions = ["34.2 years", "female 93 %", "asian 50 %"]
+    assert annotation.lines(face) == [*predictions, "score 0.90"]
     unsaid = dataclasses.replace(face, detection_score=None)
-    assert annotation.lines(unsaid) == answers
+    assert annotation.lines(unsaid) == predictions
     assert annotation.lines(Face(None, None)) == []
 
 

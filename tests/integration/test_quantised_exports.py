@@ -75,7 +75,9 @@ def test_quantised_variants_are_calibrated_on_training_faces(quantised, data):
             "each_difference_in_years",
             "each_difference_in_probability",
         }
-    assert f"calibrated on {len(training)} training" in done.calibration.summary()
+    assert (
+        f"calibrated on {len(training)} training" in done.representative_faces.summary()
+    )
     assert "litert integer" in done.table.splitlines()[-1]
 
 

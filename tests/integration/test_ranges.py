@@ -30,16 +30,16 @@ def test_a_value_loses_its_distance_from_the_range():
     np.testing.assert_allclose(found, [0, 2, 5, 3], atol=1e-5)
 
 
-def logits_of(shares):
+def logits_of(fractions):
     """Logits of the given probabilities by year; nothing elsewhere."""
     values = np.full(BY_DISTRIBUTION.num_logits, 1e-12)
-    for year, share in shares.items():
-        values[year] = share
+    for year, fraction in fractions.items():
+        values[year] = fraction
     return np.log(values)[None].astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    ("shares", "expected"),
+    ("fractions", "expected"),
     [
         # All inside 20-29, wherever: nothing is lost.
         ({20: 0.5, 29: 0.5}, 0.0),
@@ -52,9 +52,9 @@ def logits_of(shares):
         ({20: 0.2, 15: 0.8}, 4 + 5 * math.log(5)),
     ],
 )
-def test_a_distribution_loses_what_is_not_inside(shares, expected):
+def test_a_distribution_loses_what_is_not_inside(fractions, expected):
     found = distributions.example_losses(
-        BY_DISTRIBUTION, np.array([24.5]), logits_of(shares), np.array([4.5])
+        BY_DISTRIBUTION, np.array([24.5]), logits_of(fractions), np.array([4.5])
     )
     assert distributions.SHAPE == 5
     assert float(found[0]) == pytest.approx(expected, abs=1e-3)
@@ -85,7 +85,7 @@ def test_exact_labels_among_ranges_are_as_ever(task):
 
 def test_a_constant_answer_to_ranges():
     """The middles 10, 20, 40 have the median 20; it is 10, 0, 20 away, less 4, 5, 5."""
-    found = losses.constant_answer_loss(
+    found = losses.constant_prediction_loss(
         AGE, np.array([10.0, 20.0, 40.0, MISSING]), np.array([4.0, 5.0, 5.0, 0.0])
     )
     assert found == pytest.approx((6 + 0 + 15) / 3)
@@ -123,14 +123,14 @@ def test_scores_and_confusion_of_ranges():
     # 3-9, 10-19, 20-29, 70+ and an exact 33.
     labels = np.array([6.0, 14.5, 14.5, 24.5, 95.0, 33.0])
     widths = np.array([3.0, 4.5, 4.5, 4.5, 25.0, 0.0])
-    answers = np.array([9.6, 12.0, 25.0, 28.0, 66.0, 30.0])
-    compared = ranges.compared(labels, widths, answers)
+    predictions = np.array([9.6, 12.0, 25.0, 28.0, 66.0, 30.0])
+    compared = ranges.compared(labels, widths, predictions)
     np.testing.assert_allclose(compared - labels, [0.6, 0, 6, 0, -4, -3])
     found = scores.score(AGE, labels, compared)
     assert found["mae"].value == pytest.approx(13.6 / 6)
     assert found["bias"].value == pytest.approx(-0.4 / 6)
     assert found["cs5"].value == pytest.approx(5 / 6)
-    measured = ranges.measure(AGE, labels, widths, answers)
+    measured = ranges.measure(AGE, labels, widths, predictions)
     assert measured["names"] == ["3-9", "10-19", "20-29", "70+"]
     # 9.6 is nearer to 10-19 than to 3-9; 66 to 70+ than to 20-29.
     assert measured["counts"] == [
@@ -138,7 +138,7 @@ def test_scores_and_confusion_of_ranges():
     ]  # fmt: skip
     assert measured["scores"]["accuracy"]["value"] == pytest.approx(3 / 5)
     assert measured["scores"]["within_one"]["value"] == 1
-    inside = scores.interval_scores(labels, answers - 1, answers + 1, 0, widths)
+    inside = scores.interval_scores(labels, predictions - 1, predictions + 1, 0, widths)
     # All but 25 (24 to 26 and 10-19), 66 (65 to 67 and 70+) and 30 (29 to 31 and 33).
     assert inside["coverage"].value == pytest.approx(3 / 6)
     assert inside["width"].value == pytest.approx(2)

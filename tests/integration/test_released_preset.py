@@ -101,8 +101,8 @@ def test_the_card_quotes_the_report():
     scores = json.loads(REPORT.read_text())["tasks"]
     assert f"{scores['age']['scores']['mae']['value']:.2f}" in card
     for task in ("gender", "race"):
-        share = scores[task]["scores"]["accuracy"]["value"]
-        assert f"{100 * share:.1f}" in card
+        fraction = scores[task]["scores"]["accuracy"]["value"]
+        assert f"{100 * fraction:.1f}" in card
     for heading in ("## Uses this card bars", "## Images it expects"):
         assert heading in card
 
@@ -131,11 +131,11 @@ def test_on_the_real_images_it_scores_what_its_report_says(utkface_dir):
     )
     assert len(examples) == 1888
     faces = pipeline.load_faces(examples, runtime.image_size)
-    answers = runtime.answers(np.asarray(faces.images))
+    predictions = runtime.predictions(np.asarray(faces.images))
     reported = json.loads(REPORT.read_text())["tasks"]
     # A file in 8 bits may be off by years in a single answer, hardly in the mean.
-    mae = np.abs(answers["age"] - examples.labels["age"]).mean()
+    mae = np.abs(predictions["age"] - examples.labels["age"]).mean()
     assert abs(mae - reported["age"]["scores"]["mae"]["value"]) < 0.05
     for task in ("gender", "race"):
-        share = (answers[task].argmax(-1) == examples.labels[task]).mean()
-        assert abs(share - reported[task]["scores"]["accuracy"]["value"]) < 0.005
+        fraction = (predictions[task].argmax(-1) == examples.labels[task]).mean()
+        assert abs(fraction - reported[task]["scores"]["accuracy"]["value"]) < 0.005

@@ -84,7 +84,7 @@ def test_fine_tuning_survives_an_export_in_8_bits(tuned, variant):
     assert learned > 1
 
     def exported(network):
-        content = litert.convert(network, variant, calibration=images)
+        content = litert.convert(network, variant, representative_faces=images)
         signature = Interpreter(model_content=content).get_signature_runner()
         dtype = signature.get_input_details()["images"]["dtype"]
         return np.concatenate(

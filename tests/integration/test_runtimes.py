@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from small_network import (
     SIZE,
-    assert_same_answers,
+    assert_same_predictions,
     encode,
     random_images,
     random_model,
@@ -67,20 +67,20 @@ def test_one_jpeg_gets_the_same_answers_on_every_way(
     faces = pipeline.load_faces(sources.open_source(str(tmp_path), "all"), SIZE)
     ((images, _),) = pipeline.evaluation_batches(faces, 2)
     expected = model.inference_model().predict_on_batch(images)
-    # Two different images: an answer that ignored its input would be seen.
+    # Two different images: a prediction that ignored its input would be seen.
     assert abs(expected["age"][0] - expected["age"][1]) > 0.1
 
     encoded = [faces.examples.read(i) for i in range(2)]
     serve = tf.saved_model.load(str(paths["saved_model"])).signatures
-    assert_same_answers(
+    assert_same_predictions(
         serve["serving_default"](image_bytes=tf.constant(encoded)), expected
     )
     pixels = np.stack(
         [graph_decoding.decode_and_resize(e, SIZE).numpy() for e in encoded]
     )
-    assert_same_answers(serve["pixels"](images=tf.constant(pixels)), expected)
+    assert_same_predictions(serve["pixels"](images=tf.constant(pixels)), expected)
     for loaded in loaded_runtimes.values():
-        assert_same_answers(loaded.answers(pixels), expected)
+        assert_same_predictions(loaded.predictions(pixels), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +93,7 @@ def test_a_predictor_knows_its_tasks_and_size(loaded_runtimes, kind):
 @pytest.mark.parametrize("n", [0, 1, 2, 32, 33])
 def test_any_number_of_images(model, loaded_runtimes, kind, n):
     images = random_images(n + 1)[:n]
-    found = loaded_runtimes[kind].answers(images)
+    found = loaded_runtimes[kind].predictions(images)
     assert {name: values.shape for name, values in found.items()} == {
         "age": (n,),
         "gender": (n, 2),
@@ -101,7 +101,7 @@ def test_any_number_of_images(model, loaded_runtimes, kind, n):
     }
     assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
     if n:
-        assert_same_answers(found, model.inference_model().predict_on_batch(images))
+        assert_same_predictions(found, model.inference_model().predict_on_batch(images))
 
 
 @pytest.mark.parametrize("kind", ["workdir", "saved_model"])
@@ -114,18 +114,18 @@ def test_nothing_compiles_again(loaded_runtimes, kind):
 
     watched = dataclasses.replace(loaded_runtimes[kind], run=run)
     for n in (1, 5, 31, 40, 65):
-        watched.answers(random_images(n))
+        watched.predictions(random_images(n))
     assert sizes == {1, 32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_get_their_own_answers(loaded_runtimes, kind):
     batches = [random_images(2, seed) for seed in range(24)]
-    expected = [loaded_runtimes[kind].answers(batch) for batch in batches]
+    expected = [loaded_runtimes[kind].predictions(batch) for batch in batches]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(loaded_runtimes[kind].answers, batches))
+        found = list(pool.map(loaded_runtimes[kind].predictions, batches))
     for one, other in zip(found, expected, strict=True):
-        assert_same_answers(one, other)
+        assert_same_predictions(one, other)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_threads_get_their_own_answers(loaded_runtimes, kind):
 )
 def test_other_images_are_refused(loaded_runtimes, images):
     with pytest.raises(ValueError, match=rf"uint8 images .* {SIZE}, {SIZE}, 3\].*got"):
-        loaded_runtimes["litert"].answers(images)
+        loaded_runtimes["litert"].predictions(images)
 
 
 def test_a_folder_of_versions_gives_the_highest(paths, tmp_path):
@@ -151,7 +151,7 @@ def test_a_folder_of_versions_gives_the_highest(paths, tmp_path):
     saved_model.write(other.inference_model(), description, tmp_path / "10")
     images = random_images(2)
     expected = other.inference_model().predict_on_batch(images)
-    assert_same_answers(runtimes.load(tmp_path).answers(images), expected)
+    assert_same_predictions(runtimes.load(tmp_path).predictions(images), expected)
 
 
 def test_a_tflite_file_needs_neither_tensorflow_nor_keras(paths):
@@ -161,7 +161,7 @@ import numpy as np
 from hydranet_tf.inference import runtimes
 
 loaded = runtimes.load({str(paths["litert"])!r})
-loaded.answers(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))
+loaded.predictions(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))
 assert not {{"tensorflow", "keras"}} & set(sys.modules)
 """
     root = Path(runtimes.__file__).parents[2]
@@ -237,7 +237,7 @@ def test_a_tflite_file_explains_itself(model, phone):
     assert (loaded.tasks, loaded.image_size) == (TASKS, SIZE)
     images = random_images(2)
     expected = model.inference_model().predict_on_batch(images)
-    assert_same_answers(loaded.answers(images), expected)
+    assert_same_predictions(loaded.predictions(images), expected)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model" * 9])
@@ -286,9 +286,9 @@ def test_a_dynamic_batch_runs_at_full_size(model, tmp_path, alone):
     assert loaded.batch_size == 32
     images = random_images(33)
     expected = model.inference_model().predict_on_batch(images)
-    assert_same_answers(loaded.answers(images), expected)
-    assert_same_answers(
-        loaded.answers(images[:1]), {k: v[:1] for k, v in expected.items()}
+    assert_same_predictions(loaded.predictions(images), expected)
+    assert_same_predictions(
+        loaded.predictions(images[:1]), {k: v[:1] for k, v in expected.items()}
     )
 
 
@@ -297,12 +297,16 @@ def test_integer_answers_become_years_and_probabilities(model, tmp_path):
     description = saved_model.describe(model.tasks, SIZE)
     images = random_images(20)
     litert.write(
-        model.inference_model(), description, path, "integer", calibration=images
+        model.inference_model(),
+        description,
+        path,
+        "integer",
+        representative_faces=images,
     )
-    found = runtimes.load(path).answers(images)
+    found = runtimes.load(path).predictions(images)
     assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
     expected = model.inference_model().predict_on_batch(images)
-    assert_same_answers(found, expected, years=3, probability=0.1)
+    assert_same_predictions(found, expected, years=3, probability=0.1)
     # Steps of the written scale, not raw levels.
     outputs = json.loads(path.with_suffix(".json").read_text())["outputs"]
     steps = found["age"] / outputs["age"]["scale"] + outputs["age"]["zero_point"]

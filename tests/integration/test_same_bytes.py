@@ -1,6 +1,6 @@
-"""The proof: the same JPEG bytes get the same answers on every way.
+"""The proof: the same JPEG bytes get the same predictions on every way.
 
-A tiny network is trained until its answers mean something, exported in every
+A tiny network is trained until its predictions mean something, exported in every
 variant, and asked about the same files: through the training pipeline, through
 `runtimes.load` of the workdir, through the served SavedModel that takes bytes,
 and through each .tflite file. Every pair of ways is held to the wider of their
@@ -78,7 +78,7 @@ def unseen(folder):
 
 
 @pytest.fixture(scope="module")
-def answers(folder, unseen):
+def predictions(folder, unseen):
     """By way: what it answers to the bytes of the same files."""
     faces = pipeline.load_faces(unseen, SIZE, cache="none")
     network = checkpoints.load_model(folder / "run").inference_model()
@@ -96,33 +96,35 @@ def answers(folder, unseen):
     pixels = np.stack(
         [graph_decoding.decode_and_resize(e, SIZE).numpy() for e in encoded]
     )
-    found["workdir"] = runtimes.load(folder / "run").answers(pixels)
+    found["workdir"] = runtimes.load(folder / "run").predictions(pixels)
     for variant in litert.VARIANTS:
         path = folder / "exports" / litert.file_name("hydranet", variant)
-        found[variant] = runtimes.load(path).answers(pixels)
+        found[variant] = runtimes.load(path).predictions(pixels)
     return found
 
 
-def score(task, labels, answers):
+def score(task, labels, predictions):
     """Worked out here and not by the package's own scores."""
     if task == "age":
-        return sum(abs(a - b) for a, b in zip(answers, labels, strict=True)) / len(
+        return sum(abs(a - b) for a, b in zip(predictions, labels, strict=True)) / len(
             labels
         )
-    right = [row.argmax() == label for row, label in zip(answers, labels, strict=True)]
+    right = [
+        row.argmax() == label for row, label in zip(predictions, labels, strict=True)
+    ]
     return sum(right) / len(right)
 
 
-def test_the_network_has_learned(answers, unseen):
+def test_the_network_has_learned(predictions, unseen):
     labels = unseen.labels
-    assert score("age", labels["age"], answers["pipeline"]["age"]) < 15
-    assert score("gender", labels["gender"], answers["pipeline"]["gender"]) > 0.9
-    assert score("race", labels["race"], answers["pipeline"]["race"]) > 0.8
+    assert score("age", labels["age"], predictions["pipeline"]["age"]) < 15
+    assert score("gender", labels["gender"], predictions["pipeline"]["gender"]) > 0.9
+    assert score("race", labels["race"], predictions["pipeline"]["race"]) > 0.8
 
 
-def test_every_way_is_there(answers):
-    assert set(answers) == {*EXACT, *EIGHT_BITS}
-    assert set(litert.VARIANTS) <= set(answers)
+def test_every_way_is_there(predictions):
+    assert set(predictions) == {*EXACT, *EIGHT_BITS}
+    assert set(litert.VARIANTS) <= set(predictions)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +132,8 @@ def test_every_way_is_there(answers):
     list(itertools.combinations([*EXACT, *EIGHT_BITS], 2)),
     ids="-".join,
 )
-def test_each_pair_is_within_its_bound(answers, unseen, pair):
-    one, other = (answers[way] for way in pair)
+def test_each_pair_is_within_its_bound(predictions, unseen, pair):
+    one, other = (predictions[way] for way in pair)
     for task in ("age", "gender", "race"):
         assert one[task].shape == other[task].shape
         if set(pair) <= set(EXACT):
@@ -143,13 +145,13 @@ def test_each_pair_is_within_its_bound(answers, unseen, pair):
         # Two variants may lose on opposite sides of Keras.
         sides = len(set(pair) & set(EIGHT_BITS))
         assert lost <= sides * (0.25 if task == "age" else 0.01) + 1e-9
-        # And face by face nothing is scrambled: every answer is near.
+        # And face by face nothing is scrambled: every prediction is near.
         far = np.max(np.abs(one[task] - other[task]))
         assert far < (12 if task == "age" else 0.5)
 
 
-def test_another_picture_gets_another_answer(answers):
-    for way, found in answers.items():
+def test_another_picture_gets_another_answer(predictions):
+    for way, found in predictions.items():
         for task in ("age", "gender", "race"):
             assert np.ptp(found[task], axis=0).max() > (10 if task == "age" else 0.3), (
                 way

@@ -14,7 +14,7 @@ from absl import logging
 from PIL import Image
 from small_network import (
     SIZE,
-    assert_same_answers,
+    assert_same_predictions,
     encode,
     random_images,
     random_model,
@@ -53,11 +53,11 @@ def by_bytes(loaded, encoded):
 
 
 def test_the_model_of_these_tests_tells_images_apart(model):
-    answers = model.inference_model().predict_on_batch(random_images(16))
-    assert np.ptp(answers["age"]) > 1
-    assert 0 < answers["age"].min() and answers["age"].max() < 120
-    assert np.ptp(answers["gender"][:, 0]) > 0.01
-    assert (np.ptp(answers["race"], axis=0) > 0.01).all()
+    predictions = model.inference_model().predict_on_batch(random_images(16))
+    assert np.ptp(predictions["age"]) > 1
+    assert 0 < predictions["age"].min() and predictions["age"].max() < 120
+    assert np.ptp(predictions["gender"][:, 0]) > 0.01
+    assert (np.ptp(predictions["race"], axis=0) > 0.01).all()
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_signatures_name_their_inputs_and_outputs(
 def test_pixels_get_the_keras_models_answers(model, loaded):
     images = random_images(5)
     expected = model.inference_model().predict_on_batch(images)
-    assert_same_answers(by_pixels(loaded, images), expected)
+    assert_same_predictions(by_pixels(loaded, images), expected)
 
 
 def test_bytes_of_an_image_that_needs_no_resize_equal_its_pixels(loaded):
     images = random_images(3)
     found = by_bytes(loaded, [encode(image) for image in images])
     expected = by_pixels(loaded, images)
-    assert_same_answers(found, {k: v.numpy() for k, v in expected.items()}, 0, 0)
+    assert_same_predictions(found, {k: v.numpy() for k, v in expected.items()}, 0, 0)
 
 
 def test_bytes_are_turned_cropped_and_resized_in_the_graph(model, loaded):
@@ -109,7 +109,7 @@ def test_bytes_are_turned_cropped_and_resized_in_the_graph(model, loaded):
         [graph_decoding.decode_and_resize(e, SIZE).numpy() for e in encoded]
     )
     expected = model.inference_model().predict_on_batch(images)
-    assert_same_answers(by_bytes(loaded, encoded), expected)
+    assert_same_predictions(by_bytes(loaded, encoded), expected)
 
 
 @pytest.mark.parametrize("bad", [b"", b"no image", encode(random_images(1)[0])[:60]])
@@ -119,7 +119,7 @@ def test_a_damaged_image_costs_its_own_answer_alone(loaded, bad):
     found = by_bytes(loaded, [good[0], bad, good[1], bad, good[2]])
     for values in found.values():
         assert (values.numpy()[[1, 3]] == -1).all()
-    assert_same_answers(
+    assert_same_predictions(
         {name: values.numpy()[[0, 2, 4]] for name, values in found.items()},
         {name: values.numpy() for name, values in by_pixels(loaded, images).items()},
     )
@@ -205,11 +205,11 @@ np.savez("answers.npz", bytes_age=served["age"], **pixels)
 assert not {{"hydranet_tf", "keras"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    with np.load(tmp_path / "answers.npz") as answers:
-        found = dict(answers)
+    with np.load(tmp_path / "answers.npz") as predictions:
+        found = dict(predictions)
     expected = by_pixels(loaded, images)
     np.testing.assert_allclose(found.pop("bytes_age"), found["age"][1:], atol=1e-3)
-    assert_same_answers(found, {k: v.numpy() for k, v in expected.items()})
+    assert_same_predictions(found, {k: v.numpy() for k, v in expected.items()})
 
 
 def warmup_requests(folder):
@@ -225,10 +225,10 @@ def test_warm_up_requests_run_through_their_signatures(loaded, folder):
     for request in warmup_requests(folder):
         signature = loaded.signatures[request.model_spec.signature_name]
         inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-        answers = signature(**{k: tf.constant(v) for k, v in inputs.items()})
+        predictions = signature(**{k: tf.constant(v) for k, v in inputs.items()})
         # -1 would say that the picture warms nothing up but the error path.
-        assert (answers["age"].numpy() >= 0).all()
-        found.append((request.model_spec.signature_name, len(answers["age"])))
+        assert (predictions["age"].numpy() >= 0).all()
+        found.append((request.model_spec.signature_name, len(predictions["age"])))
     assert found == [
         ("serving_default", 1),
         ("serving_default", 4),
@@ -265,8 +265,8 @@ def test_without_the_extra_there_is_no_warm_up_and_a_line_says_so(
     assert not (tmp_path / "1" / "assets.extra").exists()
     (line,) = (line for line in said if "warm-up" in line)
     assert ".[tf_serving]" in line and str(tmp_path / "1") in line
-    answers = by_pixels(tf.saved_model.load(str(tmp_path / "1")), random_images(1))
-    assert answers["age"].shape == (1,)
+    predictions = by_pixels(tf.saved_model.load(str(tmp_path / "1")), random_images(1))
+    assert predictions["age"].shape == (1,)
 
 
 def test_newest_version_counts_as_numbers_do(tmp_path):

@@ -19,7 +19,13 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_network import SIZE, assert_same_answers, encode, random_images, random_model
+from small_network import (
+    SIZE,
+    assert_same_predictions,
+    encode,
+    random_images,
+    random_model,
+)
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from hydranet_tf.exporting import saved_model
@@ -34,7 +40,7 @@ X = {"b64": "eA=="}
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """A folder like that of export.py, with two versions of different answers."""
+    """A folder like that of export.py, with two versions of different predictions."""
     folder = tmp_path_factory.mktemp("exports")
     for version in (1, 2):
         model = random_model(version)
@@ -103,7 +109,7 @@ def faces(tmp_path_factory):
 
 
 def expected(loaded, faces):
-    """Rows of the model's own answers."""
+    """Rows of the model's own predictions."""
     encoded = tf.constant([path.read_bytes() for path in faces])
     answers = loaded.signatures["serving_default"](image_bytes=encoded)
     return {name: answer.numpy() for name, answer in answers.items()}
@@ -114,7 +120,7 @@ def refuse(constant):
 
 
 def ask(url, content):
-    """Status and content of an answer; `content` as JSON, bytes as they are."""
+    """Status and content of a prediction; `content` as JSON, bytes as they are."""
     if isinstance(url, str):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         url = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -153,7 +159,7 @@ def test_rows_over_http(url, loaded, faces, named):
     assert status == 200 and list(answer) == ["predictions"]
     rows = expected(loaded, faces)
     assert rows["age"][1] == -1 and (rows["age"][[0, 2]] >= 0).all()
-    assert_same_answers(by_name(answer["predictions"]), rows)
+    assert_same_predictions(by_name(answer["predictions"]), rows)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -162,7 +168,7 @@ def test_columns_over_http(url, loaded, faces, named):
     inputs = {"image_bytes": inputs} if named else inputs
     status, answer = ask(f"{url}:predict", {"inputs": inputs})
     assert status == 200 and list(answer) == ["outputs"]
-    assert_same_answers(
+    assert_same_predictions(
         {k: np.array(v, np.float32) for k, v in answer["outputs"].items()},
         expected(loaded, faces),
     )
@@ -173,7 +179,7 @@ def test_pixels_over_http(url, loaded):
     status, answer = ask(f"{url}:predict", {**PIXELS, "instances": images.tolist()})
     assert status == 200
     answers = loaded.signatures["pixels"](images=tf.constant(images))
-    assert_same_answers(
+    assert_same_predictions(
         by_name(answer["predictions"]), {k: v.numpy() for k, v in answers.items()}
     )
 
@@ -253,14 +259,14 @@ def test_bytes_over_grpc(stub, loaded, faces):
     request = grpc_request(values=[path.read_bytes() for path in faces])
     response = stub.Predict(request, timeout=SECONDS)
     assert response.model_spec.version.value == 2
-    assert_same_answers(grpc_answers(stub, request), expected(loaded, faces))
+    assert_same_predictions(grpc_answers(stub, request), expected(loaded, faces))
 
 
 def test_pixels_over_grpc(stub, loaded):
     images = random_images(2, seed=6)
     request = grpc_request("pixels", "images", images, tf.uint8)
     answers = loaded.signatures["pixels"](images=tf.constant(images))
-    assert_same_answers(
+    assert_same_predictions(
         grpc_answers(stub, request), {k: v.numpy() for k, v in answers.items()}
     )
 
@@ -331,13 +337,13 @@ def test_the_http_client(server, loaded, faces):
     first, broken, last = printed.splitlines()
     assert broken == f"{faces[1]} cannot be decoded"
     rows = printed_rows([first, last], faces[::2])
-    assert_same_answers(by_name(rows), expected(loaded, faces[::2]))
+    assert_same_predictions(by_name(rows), expected(loaded, faces[::2]))
 
 
 def test_the_grpc_client(server, loaded, faces):
     printed = run([sys.executable, SERVING / "grpc_client.py", *faces], server)
     rows = printed_rows(printed.splitlines(), faces)
-    assert_same_answers(by_name(rows), expected(loaded, faces))
+    assert_same_predictions(by_name(rows), expected(loaded, faces))
 
 
 def curl_lines():
@@ -355,7 +361,7 @@ def test_the_curl_line(line, server, loaded, faces, tmp_path):
     line = line.replace(":8501/", f":{server['http']}/")
     printed = run(["bash", "-c", f"set -o pipefail; {line}"], server, cwd=tmp_path)
     predictions = json.loads(printed)["predictions"]
-    assert_same_answers(by_name(predictions), expected(loaded, faces[:1]))
+    assert_same_predictions(by_name(predictions), expected(loaded, faces[:1]))
 
 
 def test_a_folder_without_versions_is_refused(tmp_path):

@@ -39,7 +39,7 @@ def test_a_preset_is_exported_like_a_run(preset, data, tmp_path):
     images = random_images(4)
     expected = loading.load(preset).inference_model().predict_on_batch(images)
     for name in ("hydranet/1", "hydranet.tflite"):
-        found = runtimes.load(tmp_path / "out" / name).answers(images)
+        found = runtimes.load(tmp_path / "out" / name).predictions(images)
         for task in ("age", "gender", "race"):
             np.testing.assert_allclose(found[task], expected[task], atol=1e-3)
     record = json.loads((tmp_path / "out" / "export.json").read_text())

@@ -45,7 +45,7 @@ def runs(tmp_path_factory):
             for i in range(2)
         ]  # fmt: skip
 
-    found, both = {}, ("plain", "clipped", "worst_answers")
+    found, both = {}, ("plain", "clipped", "worst_predictions")
     # Two processes at a time, for two cores.
     for started in (
         lambda: [
@@ -143,8 +143,8 @@ def test_with_16_bits_the_loss_is_near_and_kept_in_32(runs, name, case):
 
 def test_the_worst_answers_are_shown_as_on_one_device(runs):
     """Drawn between epochs, with the average of weights that all devices hold."""
-    found = of(runs["mirrored"], "worst_answers/")
-    expected = of(runs["one"], "worst_answers/")
+    found = of(runs["mirrored"], "worst_predictions/")
+    expected = of(runs["one"], "worst_predictions/")
     assert found["steps"] == expected["steps"] == 15
     shown = {"picture/age", "picture/gender", "picture/race"}
     assert set(found) == set(expected) == {"steps", *shown}

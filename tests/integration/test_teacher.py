@@ -19,7 +19,7 @@ CHANNELS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
 STRIDED = (2, 4, 6, 12)
 
 
-def answers_of(script: str):
+def predictions_of(script: str):
     """What a script prints as JSON, in a process where absl knows no other flags."""
     folders = (REPOSITORY / "examples", REPOSITORY)
     done = subprocess.run(
@@ -34,7 +34,7 @@ def test_frames_groups_and_errors_by_hand(tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "near_duplicate_groups.txt").write_text("b.jpg\tc.jpg\n")
-    found = answers_of(f"""if True:
+    found = predictions_of(f"""if True:
         import json
         import numpy as np
         import teacher
@@ -177,7 +177,7 @@ def test_faceres_is_the_network_of_its_file(tmp_path):
     path.write_text(json.dumps({"weightsManifest": manifest}))
     images = np.random.default_rng(1).integers(-120, 136, (1, 224, 224, 3))
     np.save(tmp_path / "images.npy", images.astype(np.float32))
-    found = answers_of(f"""if True:
+    found = predictions_of(f"""if True:
         import json
         from pathlib import Path
         import numpy as np
@@ -203,7 +203,7 @@ def test_numbers_that_are_missing_or_packed_are_refused(tmp_path):
     for name, weights in (("long", [one]), ("packed", [packed])):
         manifest = [{"paths": ["a.bin"], "weights": weights}]
         (tmp_path / name).write_text(json.dumps({"weightsManifest": manifest}))
-    found = answers_of(f"""if True:
+    found = predictions_of(f"""if True:
         import json
         from pathlib import Path
         import teacher

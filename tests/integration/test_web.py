@@ -141,7 +141,7 @@ def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
 def test_every_variant_answers_as_in_python(report, inputs, name):
     seen = report["answers"][name]
     (face,) = seen["faces"]
-    expected = runtimes.load(inputs / f"{name}.tflite").answers(crop_of(face))
+    expected = runtimes.load(inputs / f"{name}.tflite").predictions(crop_of(face))
     assert_same(face["tasks"], expected, BOUNDS[MODELS[name][1]])
     assert f"{name}.tflite: age, gender, race; " in seen["about"]
 
@@ -152,13 +152,13 @@ def test_a_found_face_is_cut_where_python_cuts_it(report, inputs, released, boun
     (face,) = seen["faces"]
     assert seen["status"].startswith("1 face found: ")
     assert seen["picture"] == "The picture, 1 face marked"
-    assert_same(face["tasks"], released.answers(crop_of(face)), bound)
+    assert_same(face["tasks"], released.predictions(crop_of(face)), bound)
     ask = predictor.Predictor(released)
     crop = ask.find(inputs / "astronaut.png").crops[0].astype(int)
     shown = crop_of(face)[0].astype(int)
     assert np.abs(shown - crop).mean() < 20
     assert np.corrcoef(shown.ravel(), crop.ravel())[0, 1] > 0.9
-    # Two cuts, two answers, near each other.
+    # Two cuts, two predictions, near each other.
     (expected,) = ask(inputs / "astronaut.png")
     for task in ("gender", "race"):
         np.testing.assert_allclose(
@@ -171,7 +171,7 @@ def test_many_faces(report, released, bound):
     seen = report["answers"]["crowd"]
     assert len(seen["faces"]) == 6
     for face in seen["faces"]:
-        assert_same(face["tasks"], released.answers(crop_of(face)), bound)
+        assert_same(face["tasks"], released.predictions(crop_of(face)), bound)
     assert seen["status"].startswith("6 faces found: ")
     assert [face["text"].split("\n")[0] for face in seen["faces"]] == [
         f"Face {i}" for i in range(1, 7)
@@ -216,7 +216,7 @@ KEPT = (
 
 @pytest.mark.parametrize("name", ["cut", "foreign", "damaged", "any_batch"])
 def test_a_refused_model_is_named_and_the_one_before_stays(report, name):
-    """Its answers too, with a word that they are not the refused file's."""
+    """Its predictions too, with a word that they are not the refused file's."""
     seen, before = report["answers"][f"model_{name}"], report["answers"]["integer"]
     assert seen["error"].startswith(f"{name}.tflite: ") and seen["error"].endswith(KEPT)
     assert seen["about"] == before["about"]
@@ -258,7 +258,7 @@ def test_a_camera_is_answered(report, released, bound):
     assert seen["stopped"] == "Use the camera"
     assert seen["status"] == "1 face found."
     (face,) = seen["faces"]
-    assert_same(face["tasks"], released.answers(crop_of(face)), bound)
+    assert_same(face["tasks"], released.predictions(crop_of(face)), bound)
 
 
 def test_no_camera_and_a_refused_one_get_their_sentence(report):

@@ -138,7 +138,7 @@ def test_a_face_is_located_as_python_does(answers, questions):
 
 def test_a_square_is_cut_as_python_does(answers, questions):
     for found, (corner, across) in zip(answers["cut"], SQUARES, strict=True):
-        expected = crops.cut(questions["image"], crops.Square(corner, across), 32)
+        expected = crops.crop(questions["image"], crops.Square(corner, across), 32)
         off = np.abs(unpacked(found, 32) - expected)
         # OpenCV interpolates in steps of a 32nd of a pixel.
         assert off.max() <= 6
@@ -198,10 +198,10 @@ def test_the_detector_can_be_measured_anew(packages, tmp_path):
     """Faces that are cut to the contract are found where they are."""
     pixels = np.asarray(astronaut())
     (face,) = yunet.find_faces(pixels)
-    chip = crops.cut(pixels, crops.locate(face), 200)
+    face_crop = crops.crop(pixels, crops.locate(face), 200)
     names = ["41_1_0_1.png", "41_1_0_2.png"]
     for name in names:
-        Image.fromarray(chip).save(tmp_path / name)
+        Image.fromarray(face_crop).save(tmp_path / name)
     write_lists(tmp_path, validation=names)
     done = subprocess.run(
         [sys.executable, WEB.parent / "benchmarks/browser_detector.py",

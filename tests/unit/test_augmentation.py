@@ -7,7 +7,7 @@ import pytest
 from hydranet_tf import augmentation
 from hydranet_tf.augmentation import STRENGTHS, Augmentation
 
-QUIET = dict(flip=False, zoom=0, shift=0, turn=0, light=0, colour=0, grey=0)
+QUIET = dict(flip=False, zoom=0, shift=0, rotation=0, brightness=0, colour=0, grey=0)
 
 
 def images(count=16, side=24, seed=0):
@@ -58,7 +58,7 @@ def test_turn_alone_turns_about_the_centre():
     side = 41
     batch = np.zeros((32, side, side, 3), "float32")
     batch[:, 20, 28:33] = 255
-    found = changed(Augmentation(**{**QUIET, "turn": 30.0}), batch)[..., 0]
+    found = changed(Augmentation(**{**QUIET, "rotation": 30.0}), batch)[..., 0]
     at = np.arange(side) - 20
     weight = found.sum((1, 2))
     y = (found.sum(2) * at).sum(1) / weight
@@ -77,11 +77,11 @@ def test_grey_takes_the_colour_and_keeps_the_luma():
 
 def test_cover_lays_one_rectangle_on_its_share():
     batch = np.zeros((400, 20, 20, 3), "float32")
-    found = changed(Augmentation(**QUIET, cover=0.5), batch)[..., 0]
-    covered = found == 127.5
+    found = changed(Augmentation(**QUIET, erasing=0.5), batch)[..., 0]
+    erased = found == 127.5
     assert set(np.unique(found)) <= {0, 127.5}
-    assert 0.4 < covered.any((1, 2)).mean() < 0.6
-    for mask in covered[covered.any((1, 2))]:
+    assert 0.4 < erased.any((1, 2)).mean() < 0.6
+    for mask in erased[erased.any((1, 2))]:
         rows, columns = mask.any(1), mask.any(0)
         assert mask.sum() == rows.sum() * columns.sum()
         assert rows.sum() <= 8 and columns.sum() <= 8

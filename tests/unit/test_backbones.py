@@ -1,4 +1,4 @@
-"""Backbones: their size, and their answers against the networks they follow."""
+"""Backbones: their size, and their predictions against the networks they follow."""
 
 from __future__ import annotations
 

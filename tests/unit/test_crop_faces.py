@@ -46,7 +46,7 @@ def test_faces_are_cropped_as_predict_crops_them(table, capsys):
     assert faces.examples.labels["age"].tolist() == [21, 22, 23]
     for row, number in enumerate((1, 2, 3)):
         image = np.asarray(Image.open(table.parent / f"{number}.png"))
-        expected = crops.cut(image, crops.locate(Detection(BOX)), 32)
+        expected = crops.crop(image, crops.locate(Detection(BOX)), 32)
         np.testing.assert_array_equal(faces.images[row], expected)
     (skipped,) = faces.examples.skipped
     assert (skipped.id, skipped.reason) == ("0.png", "no face was found in it")

@@ -24,14 +24,14 @@ def noise(*shape):
 def test_factor_one_is_the_path_of_every_image(size):
     data = encode(noise(60, 80, 3))
     expected = graph_decoding.decode_and_resize(data, size).numpy()
-    found = crop_sensitivity.cut_anew(graph_decoding.decode(data).numpy(), 1.0, size)
+    found = crop_sensitivity.crop_anew(graph_decoding.decode(data).numpy(), 1.0, size)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_tighter_is_the_middle():
     image = noise(100, 100, 3)
     np.testing.assert_array_equal(
-        crop_sensitivity.cut_anew(image, 0.7, 70), image[15:85, 15:85]
+        crop_sensitivity.crop_anew(image, 0.7, 70), image[15:85, 15:85]
     )
 
 
@@ -39,7 +39,7 @@ def test_wider_repeats_the_edge():
     """Pixel by pixel, by clipping coordinates."""
     image = noise(100, 100, 3)
     rows = np.clip(np.arange(-30, 130), 0, 99)
-    found = crop_sensitivity.cut_anew(image, 1.6, 160)
+    found = crop_sensitivity.crop_anew(image, 1.6, 160)
     np.testing.assert_array_equal(found, image[rows[:, None], rows])
 
 
@@ -76,8 +76,8 @@ def test_scores_of_each_factor_as_worked_out_by_hand():
     assert {score["n"] for score in ages.values()} == {1}
     # At 0.7 all is red; elsewhere the red square of 70 in one of 100 * factor.
     for factor in (0.7, 1.0, 1.6):
-        share = min(1.0, (0.7 / factor) ** 2)
-        assert ages[factor]["value"] == pytest.approx(100 * (1 - share), abs=0.6)
+        fraction = min(1.0, (0.7 / factor) ** 2)
+        assert ages[factor]["value"] == pytest.approx(100 * (1 - fraction), abs=0.6)
     genders = found["tasks"]["gender"]["values"]
     # No green: always male, which one of the two is labelled.
     assert {(score["n"], score["value"]) for score in genders} == {(2, 0.5)}

@@ -80,13 +80,13 @@ def test_a_box_gives_its_square_upright():
 
 def test_a_square_on_whole_pixels_is_cut_as_numpy_cuts():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-    found = crops.cut(image, crops.Square(20 + 10j, 32 + 0j), 32)
+    found = crops.crop(image, crops.Square(20 + 10j, 32 + 0j), 32)
     np.testing.assert_array_equal(found, image[10:42, 20:52])
 
 
 def test_shrinking_is_the_resize_of_every_image():
     image = np.asarray(astronaut())
-    found = crops.cut(image, crops.Square(100 + 50j, 192 + 0j), 48)
+    found = crops.crop(image, crops.Square(100 + 50j, 192 + 0j), 48)
     expected = graph_decoding.resize(image[50:242, 100:292], 48).numpy()
     np.testing.assert_array_equal(found, expected)
 
@@ -96,30 +96,30 @@ def test_quarter_turns(turns):
     """Against numpy's: a corner of a turned square and the way its edge goes."""
     image = np.random.default_rng(1).integers(0, 256, (40, 40, 3)).astype(np.uint8)
     corner = {1: 40 + 0j, 2: 40 + 40j, 3: 40j}[turns]
-    found = crops.cut(image, crops.Square(corner, 40 * 1j**turns), 40)
+    found = crops.crop(image, crops.Square(corner, 40 * 1j**turns), 40)
     np.testing.assert_array_equal(found, np.rot90(image, turns))
 
 
 def test_beyond_the_picture_its_edge_is_repeated():
     image = np.random.default_rng(2).integers(0, 256, (20, 20, 3)).astype(np.uint8)
-    found = crops.cut(image, crops.Square(-10 - 10j, 40 + 0j), 40)
+    found = crops.crop(image, crops.Square(-10 - 10j, 40 + 0j), 40)
     expected = np.pad(image, [(10, 10), (10, 10), (0, 0)], mode="edge")
     np.testing.assert_array_equal(found, expected)
-    far = crops.cut(image, crops.Square(500 + 500j, 40 + 0j), 8)
+    far = crops.crop(image, crops.Square(500 + 500j, 40 + 0j), 8)
     assert (far == image[-1, -1]).all()
 
 
 def test_pictures_longer_than_opencv_counts():
     image = np.zeros((10, 40_000, 3), np.uint8)
     image[:, 39_000:] = 200
-    assert (crops.cut(image, crops.Square(39_100 + 1j, 8 + 0j), 8) == 200).all()
+    assert (crops.crop(image, crops.Square(39_100 + 1j, 8 + 0j), 8) == 200).all()
 
 
 def test_a_turned_face_comes_out_as_the_upright_one():
     upright = astronaut().crop((80, 0, 380, 260))
     (face,) = yunet.find_faces(np.asarray(upright))
     straight = crops.locate(face)
-    expected = crops.cut(np.asarray(upright), straight, 64)
+    expected = crops.crop(np.asarray(upright), straight, 64)
     for degrees in (-25, 20):
         turned = np.asarray(upright.rotate(degrees, Image.BICUBIC, expand=True))
         (face,) = yunet.find_faces(turned)
@@ -127,9 +127,9 @@ def test_a_turned_face_comes_out_as_the_upright_one():
         # Pillow turns the other way round than y downwards.
         turned_by = np.degrees(np.angle(square.across / straight.across))
         assert turned_by == pytest.approx(-degrees, abs=4)
-        found = crops.cut(turned, square, 64)
+        found = crops.crop(turned, square, 64)
         inner = (slice(12, 60), slice(14, 50))
-        unturned = crops.cut(turned, crops.locate(Detection(face.box)), 64)
+        unturned = crops.crop(turned, crops.locate(Detection(face.box)), 64)
 
         def difference(image, inner=inner):
             return np.abs(image[inner].astype(float) - expected[inner]).mean()
@@ -144,9 +144,9 @@ def test_the_benchmark_finds_the_contract_in_chips_that_were_cut_by_it(tmp_path)
     for degrees in (-10, 0, 10):
         picture = np.asarray(astronaut().rotate(degrees, Image.BICUBIC))
         (face,) = yunet.find_faces(picture)
-        chip = crops.cut(picture, crops.locate(face), 200)
+        face_crop = crops.crop(picture, crops.locate(face), 200)
         names.append(f"43_1_0_{20170101000000000 + degrees + 20}.jpg.chip.jpg")
-        Image.fromarray(chip).save(tmp_path / names[-1], "JPEG", quality=95)
+        Image.fromarray(face_crop).save(tmp_path / names[-1], "JPEG", quality=95)
     for split in ("train", "validation", "test"):
         text = "".join(f"{name}\n" for name in names if split == "validation")
         (lists / f"{split}.txt").write_text(text)
@@ -178,7 +178,7 @@ def test_another_program_cuts_as_the_page_says(tmp_path, monkeypatch):
         picture = picture.resize([round(scale * side) for side in picture.size])
         image = np.asarray(picture)
         (face,) = yunet.find_faces(image)
-        expected = crops.cut(image, crops.locate(face), 48)
+        expected = crops.crop(image, crops.locate(face), 48)
         found = names["cut"](image, face.landmarks)
         # The fixed point of Pillow's filter may round the other way.
         assert np.abs(found.astype(int) - expected).max() <= 1
@@ -200,15 +200,15 @@ def test_the_page_quotes_what_was_measured():
     curves = report["margin_sensitivity"]
     for i, factor in enumerate(curves["factors"]):
         values = [curves["tasks"][t.name]["values"][i]["value"] for t in TASKS]
-        age, *shares = values
-        row = [f"{factor:g}", f"{age:.2f}", *(f"{100 * s:.1f} %" for s in shares)]
+        age, *fractions = values
+        row = [f"{factor:g}", f"{age:.2f}", *(f"{100 * s:.1f} %" for s in fractions)]
         assert row in cells
     measured = json.loads((results / "crop_contract.json").read_text())
     quoted = text[text.index("Found by the detector") :].replace("\n", " ")
     for name in ("as they are", "found and cut anew"):
-        age, *shares = measured["with_model"][name].values()
-        shares = " % and ".join(f"{100 * share:.1f}" for share in shares)
-        assert f"{age:.2f} years, {shares} %" in quoted
+        age, *fractions = measured["with_model"][name].values()
+        fractions = " % and ".join(f"{100 * fraction:.1f}" for fraction in fractions)
+        assert f"{age:.2f} years, {fractions} %" in quoted
     for name in ("all five", "eyes", "box"):
         way = measured["ways_back"][name]
         scale, shift = way["scale_error_percent"], way["shift_error_percent"]

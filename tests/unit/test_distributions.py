@@ -53,17 +53,17 @@ def test_quantiles_are_those_of_scipy(level):
     """SciPy inverts the same piecewise constant density by its own code."""
     rng = np.random.default_rng(0)
     for _ in range(20):
-        shares = rng.dirichlet(np.full(121, 0.2))
+        fractions = rng.dirichlet(np.full(121, 0.2))
         edges = np.arange(122) - 0.5
-        expected = stats.rv_histogram((shares, edges), density=False).ppf(level)
-        found = quantile(shares, level, BY_YEAR)
+        expected = stats.rv_histogram((fractions, edges), density=False).ppf(level)
+        found = quantile(fractions, level, BY_YEAR)
         assert found == pytest.approx(np.clip(expected, 0, 120), abs=2e-3)
 
 
 def test_answers_are_the_median_and_an_interval_of_80_percent():
     years = np.arange(121)
     logits = -0.5 * ((years - 40) / 6) ** 2
-    found = distributions.answers(BY_YEAR, logits[np.newaxis].astype("float32"))
+    found = distributions.predictions(BY_YEAR, logits[np.newaxis].astype("float32"))
     assert tuple(found) == BY_YEAR.outputs
     reach = 6 * stats.norm.ppf(0.9)
     assert float(found["age"][0]) == pytest.approx(40, abs=1e-3)
@@ -75,9 +75,9 @@ def test_targets_are_bells_that_widen_with_age():
     found = np.asarray(distributions.targets(BY_YEAR, np.array([1.0, 30.0, 80.0])))
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     np.testing.assert_array_equal(found.argmax(-1), [1, 30, 80])
-    deviation = 0.5 + 0.05 * 30
+    std = 0.5 + 0.05 * 30
     ratio = found[1, 33] / found[1, 30]
-    assert ratio == pytest.approx(math.exp(-0.5 * (3 / deviation) ** 2), rel=1e-4)
+    assert ratio == pytest.approx(math.exp(-0.5 * (3 / std) ** 2), rel=1e-4)
     mean = (found * np.arange(121)).sum(-1, keepdims=True)
     spread = np.sqrt((found * (np.arange(121) - mean) ** 2).sum(-1))
     np.testing.assert_allclose(spread[1:], [2.0, 4.5], rtol=0.02)
@@ -105,8 +105,8 @@ def test_loss_is_the_distance_of_the_mean_and_of_the_shape():
 def test_no_loss_is_left_where_the_answer_is_the_bell():
     labels = np.array([15.0, 40.0, 116.0], "float32")
     years = np.arange(121)
-    deviation = 0.5 + 0.05 * labels[:, np.newaxis]
-    logits = -0.5 * ((years - labels[:, np.newaxis]) / deviation) ** 2
+    std = 0.5 + 0.05 * labels[:, np.newaxis]
+    logits = -0.5 * ((years - labels[:, np.newaxis]) / std) ** 2
     found = np.asarray(distributions.example_losses(BY_YEAR, labels, logits))
     # The bell of 116 is cut off at 120, which moves its mean by two years or so.
     np.testing.assert_allclose(found[:2], 0, atol=1e-3)
@@ -121,7 +121,7 @@ def test_constant_answer_is_the_mean_of_the_bells():
     # Away from 0, where SciPy divides the smallest numbers by each other.
     mean = np.mean([bell / bell.sum() for bell in bells], axis=0) + 1e-200
     expected = np.mean([expected_loss(y, mean) for y in (20, 20, 31)])
-    found = losses.constant_answer_loss(BY_YEAR, labels)
+    found = losses.constant_prediction_loss(BY_YEAR, labels)
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -137,7 +137,7 @@ def test_score_while_training_is_the_error_of_the_median():
 
 def test_a_fresh_head_answers_the_centre_of_the_task():
     prior = np.array([distributions.prior(BY_YEAR)], "float32")
-    found = distributions.answers(BY_YEAR, prior)
+    found = distributions.predictions(BY_YEAR, prior)
     # A bell around 33 years of deviation 20, cut off at 0.
     cut = stats.truncnorm(-33.5 / 20, 87.5 / 20, 33, 20)
     assert float(found["age"][0]) == pytest.approx(cut.median(), abs=0.1)

@@ -1,4 +1,4 @@
-"""dlib's network files: what is read of them, and the answers that they give."""
+"""dlib's network files: what is read of them, and the predictions that they give."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_features_are_those_of_another_implementation(side, layers, tmp_path):
     network = model.keras.Model(hydranet.input, hydranet.get_layer("pool").output)
     images = np.random.default_rng(1).integers(0, 256, (2, side, side, 3))
     found = np.asarray(network(images.astype("float32"), training=True))
-    for image, answered in zip(images, found, strict=True):
+    for image, predicted in zip(images, found, strict=True):
         expected = dlib_network.features(layers, image.transpose(2, 0, 1))
         assert expected.std() > 0.1
-        np.testing.assert_allclose(answered, expected, atol=1e-4)
+        np.testing.assert_allclose(predicted, expected, atol=1e-4)
 
 
 @pytest.mark.bench
@@ -102,6 +102,6 @@ def test_descriptors_are_those_of_dlib():
     network = backbones.alone(NAME, 150)
     pretrained.assign(pretrained.convert(NAME, path), network.variables)
     row = backbones.get(NAME)
-    pixels = (picture[None] - np.array(row.mean)) / np.array(row.deviation)
+    pixels = (picture[None] - np.array(row.mean)) / np.array(row.std)
     found = np.asarray(network(pixels.astype("float32"))) @ numbers.reshape(256, 128)
     np.testing.assert_allclose(found[0], expected, atol=1e-5)

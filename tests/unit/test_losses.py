@@ -158,7 +158,7 @@ def test_fixed_weights_are_a_plain_sum():
     ],
 )  # fmt: skip
 def test_constant_answer_loss(task, labels, expected):
-    assert losses.constant_answer_loss(task, labels) == pytest.approx(expected)
+    assert losses.constant_prediction_loss(task, labels) == pytest.approx(expected)
 
 
 def test_sample_weights_by_hand():
@@ -216,5 +216,5 @@ def test_learned_weights_without_labels_start_at_what_tasks_expect():
         "race": np.array([0, 1]),
     }
     found = losses.learned_weights(TASKS, labels, rate=3.0)
-    expected = [losses.constant_answer_loss(t, labels[t.name]) for t in TASKS]
+    expected = [losses.constant_prediction_loss(t, labels[t.name]) for t in TASKS]
     assert list(found.constant_losses) == expected and found.rate == 3.0

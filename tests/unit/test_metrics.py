@@ -49,9 +49,9 @@ def test_every_task_has_its_score():
 def test_weights_and_blanks(score):
     """Of three labels one is NaN; the others count 1 and 3."""
     score = score()
-    answers = np.array([[1.0], [-1.0], [1.0]])
+    predictions = np.array([[1.0], [-1.0], [1.0]])
     if score.name == "mae":
-        answers = np.array([2.0, 1.0, 7.0])
+        predictions = np.array([2.0, 1.0, 7.0])
     weights = np.array([[1.0], [3.0], [9.0]])
-    score.update_state(np.array([1.0, 1.0, np.nan]), answers, sample_weight=weights)
+    score.update_state(np.array([1.0, 1.0, np.nan]), predictions, sample_weight=weights)
     assert float(score.result()) == 0.25

@@ -35,7 +35,7 @@ def test_losses_by_hand():
         "gender": np.array([[0.0], [2.0]], "float32"),
         "race": np.zeros((2, 5), "float32"),
     }
-    means, counts, _ = losses.task_losses(TASKS, labels, logits, largest_share=0.4)
+    means, counts, _ = losses.task_losses(TASKS, labels, logits, largest_fraction=0.4)
     age = (0.9 * 3 + 0.1 * 27) + (0.7 * 1 + 0.3 * 29)
     assert float(means["age"]) == pytest.approx(age / 2)
     # Row 0 has no label of its own, and a tenth of row 1's.
@@ -58,14 +58,14 @@ def test_the_network_sees_mixed_faces_in_training_alone():
         "gender": np.array([0, 1, 1, 0], "int32"),
         "race": np.array([0, 1, 2, 4], "int32"),
     }
-    share = np.array([1, 3, 5, 7])[:, None, None, None] * 0.5 / 8
-    mixed = (1 - share) * images + share * images[[3, 0, 1, 2]]
+    fraction = np.array([1, 3, 5, 7])[:, None, None, None] * 0.5 / 8
+    mixed = (1 - fraction) * images + fraction * images[[3, 0, 1, 2]]
     logits = model(images, training=True)
     for name, values in model.network(mixed, training=True).items():
         np.testing.assert_allclose(logits[name], values, rtol=1e-4, atol=1e-4)
 
-    def expected(largest_share):
-        means, *_ = losses.task_losses(TASKS, labels, logits, largest_share)
+    def expected(largest_fraction):
+        means, *_ = losses.task_losses(TASKS, labels, logits, largest_fraction)
         return sum(float(mean) for mean in means.values())
 
     def found(training):

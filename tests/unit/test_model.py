@@ -91,16 +91,16 @@ def test_logits_and_answers_have_the_documented_shapes():
     assert {k: v.shape for k, v in logits.items()} == {
         "age": (3,), "gender": (3, 1), "race": (3, 5),
     }  # fmt: skip
-    answers = model.inference_model().predict(images, verbose=0)
-    assert {k: v.shape for k, v in answers.items()} == {
+    predictions = model.inference_model().predict(images, verbose=0)
+    assert {k: v.shape for k, v in predictions.items()} == {
         "age": (3,), "gender": (3, 2), "race": (3, 5),
     }  # fmt: skip
-    np.testing.assert_allclose(answers["race"].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(predictions["race"].sum(-1), 1, rtol=1e-5)
     female = 1 / (1 + np.exp(-logits["gender"][:, 0]))
-    np.testing.assert_allclose(answers["gender"][:, 1], female, rtol=1e-5)
+    np.testing.assert_allclose(predictions["gender"][:, 1], female, rtol=1e-5)
     exps = np.exp(logits["race"])
     np.testing.assert_allclose(
-        answers["race"], exps / exps.sum(-1, keepdims=True), rtol=1e-5
+        predictions["race"], exps / exps.sum(-1, keepdims=True), rtol=1e-5
     )
 
 
@@ -215,7 +215,7 @@ def test_a_mirrored_network_answers_the_mean_of_both_faces(tasks):
     np.testing.assert_allclose(
         both.logits_model().predict(images, verbose=0)["age"], mean["age"], rtol=1e-4
     )
-    # A face and its mirror image get one answer.
+    # A face and its mirror image get one prediction.
     turned = both.inference_model().predict(images[:, :, ::-1], verbose=0)
-    for name, answers in found.items():
-        np.testing.assert_allclose(turned[name], answers, rtol=1e-4, err_msg=name)
+    for name, predictions in found.items():
+        np.testing.assert_allclose(turned[name], predictions, rtol=1e-4, err_msg=name)

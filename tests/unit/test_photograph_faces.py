@@ -65,7 +65,7 @@ def test_the_largest_face_of_each_goes_on():
     for number, file, box in ((0, files[1], BOXES[20][0]), (2, files[3], BOXES[30][1])):
         image = np.asarray(Image.open(io.BytesIO(file)))
         square = crops.locate(Detection(box=box, score=0.99))
-        expected = crops.cut(image, square, 24)
+        expected = crops.crop(image, square, 24)
         shown = np.asarray(Image.open(io.BytesIO(kept.read(number))))
         np.testing.assert_array_equal(shown, expected)
     # For the next to complain about.

@@ -74,9 +74,9 @@ def test_five_classes_fit(tmp_path, figures):
 
 def test_scatter_shows_density_diagonal_and_decade_means(tmp_path, figures):
     labels = np.array([20, 22, 24, 26, 28, 69, MISSING], np.float32)
-    answers = np.array([30, 30, 30, 30, 40, 50, 99], np.float32)
-    mae = scores.score(AGE, labels, answers)["mae"]
-    plots.scatter(AGE, labels, answers, mae, tmp_path / "s.png")
+    predictions = np.array([30, 30, 30, 30, 40, 50, 99], np.float32)
+    mae = scores.score(AGE, labels, predictions)["mae"]
+    plots.scatter(AGE, labels, predictions, mae, tmp_path / "s.png")
     (figure,) = figures
     assert_is_picture(tmp_path / "s.png", figure)
     axes = figure.axes[0]
@@ -93,9 +93,9 @@ def test_scatter_shows_density_diagonal_and_decade_means(tmp_path, figures):
 
 
 def test_scatter_of_one_face(tmp_path, figures):
-    labels, answers = np.array([30.0]), np.array([-3.0])
-    mae = scores.score(AGE, labels, answers)["mae"]
-    plots.scatter(AGE, labels, answers, mae, tmp_path / "s.png")
+    labels, predictions = np.array([30.0]), np.array([-3.0])
+    mae = scores.score(AGE, labels, predictions)["mae"]
+    plots.scatter(AGE, labels, predictions, mae, tmp_path / "s.png")
     assert_is_picture(tmp_path / "s.png", figures[0])
     assert "no interval from one label; n = 1" in texts(figures[0])
     assert figures[0].axes[0].get_ylim()[0] <= -3
@@ -103,9 +103,9 @@ def test_scatter_of_one_face(tmp_path, figures):
 
 def test_decades_mark_the_small_ones(tmp_path, figures):
     labels = np.repeat([5.0, 15.0, 35.0], [40, 50, 3])
-    answers = labels + np.repeat([2.0, -6.0, 20.0], [40, 50, 3])
-    rows = subgroups.by_decade(AGE, labels, answers)
-    mae = scores.score(AGE, labels, answers)["mae"]
+    predictions = labels + np.repeat([2.0, -6.0, 20.0], [40, 50, 3])
+    rows = subgroups.by_decade(AGE, labels, predictions)
+    mae = scores.score(AGE, labels, predictions)["mae"]
     decade_plot.draw(AGE, rows, mae, tmp_path / "d.png")
     (figure,) = figures
     assert_is_picture(tmp_path / "d.png", figure)
@@ -126,9 +126,9 @@ def test_decades_mark_the_small_ones(tmp_path, figures):
 
 
 def test_a_decade_alone_has_axes_of_its_own(tmp_path, figures):
-    labels, answers = np.full(3, 35.0), np.full(3, 55.0)
-    rows = subgroups.by_decade(AGE, labels, answers)
-    mae = scores.score(AGE, labels, answers)["mae"]
+    labels, predictions = np.full(3, 35.0), np.full(3, 55.0)
+    rows = subgroups.by_decade(AGE, labels, predictions)
+    mae = scores.score(AGE, labels, predictions)["mae"]
     decade_plot.draw(AGE, rows, mae, tmp_path / "d.png")
     size, lean = figures[0].axes
     assert size.get_ylim() == lean.get_ylim() == pytest.approx((0, 21))
@@ -145,13 +145,15 @@ def some_groups():
     }
     gender = np.repeat([0, 0, 0], sizes)
     gender[:10] = 1
-    answers = {
+    predictions = {
         "age": 30.0 + np.repeat([3, 5, 9], sizes),
         "gender": np.eye(2)[gender],
         "race": np.eye(5)[np.zeros(96, int)],
     }
-    found = subgroups.by_group(TASKS, (GENDER, RACE), labels, answers)
-    overall = {t.name: scores.score(t, labels[t.name], answers[t.name]) for t in TASKS}
+    found = subgroups.by_group(TASKS, (GENDER, RACE), labels, predictions)
+    overall = {
+        t.name: scores.score(t, labels[t.name], predictions[t.name]) for t in TASKS
+    }
     return found, overall
 
 
@@ -188,20 +190,20 @@ def test_groups_stand_worst_first(tmp_path, figures):
 
 def test_reliability_marks_thin_bins(tmp_path, figures):
     confidence = np.repeat([0.95, 0.65], [50, 10])
-    answers = np.stack([1 - confidence, confidence], axis=1)
+    predictions = np.stack([1 - confidence, confidence], axis=1)
     labels = np.repeat([1, 0, 1, 0], [40, 10, 5, 5])
-    found = {"gender": scores.calibration(labels, answers)}
+    found = {"gender": scores.reliability(labels, predictions)}
     assert plots.reliability([GENDER, RACE], found, tmp_path / "r.png")
     (figure,) = figures
     assert_is_picture(tmp_path / "r.png", figure)
-    curve, share = figure.axes
+    curve, fraction = figure.axes
     _, joined, many, few = curve.lines
     assert joined.get_xdata() == pytest.approx([0.65, 0.95])
     assert joined.get_ydata() == pytest.approx([0.5, 0.8])
     assert many.get_xdata() == pytest.approx([0.95])
     assert few.get_xdata() == pytest.approx([0.65])
     assert few.get_markerfacecolor() == "white"
-    heights = [bar.get_height() for bar in share.patches]
+    heights = [bar.get_height() for bar in fraction.patches]
     assert sum(heights) == pytest.approx(100)
     assert max(heights) == pytest.approx(100 * 50 / 60)
     # Every answer is 0.15 too confident.
@@ -211,10 +213,10 @@ def test_reliability_marks_thin_bins(tmp_path, figures):
 def test_without_labels_nothing_is_drawn(tmp_path, figures):
     none = {"age": np.full(3, MISSING), "gender": np.full(3, MISSING)}
     none["race"] = none["gender"]
-    answers = {"age": np.zeros(3), "gender": np.eye(2)[[0, 0, 1]]}
-    answers["race"] = np.eye(5)[[0, 1, 2]]
-    found = subgroups.by_group(TASKS, (GENDER, RACE), none, answers)
-    curves = {"gender": scores.calibration(none["gender"], answers["gender"])}
+    predictions = {"age": np.zeros(3), "gender": np.eye(2)[[0, 0, 1]]}
+    predictions["race"] = np.eye(5)[[0, 1, 2]]
+    found = subgroups.by_group(TASKS, (GENDER, RACE), none, predictions)
+    curves = {"gender": scores.reliability(none["gender"], predictions["gender"])}
     assert not plots.groups(TASKS, found, {}, tmp_path / "g.png")
     assert not plots.reliability(TASKS, curves, tmp_path / "r.png")
     assert not figures and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Pictures in, faces with answers out."""
+"""Pictures in, faces with predictions out."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_face_is_plain_python(finding):
     (face,) = finding(np.asarray(astronaut()))
     text = json.dumps(dataclasses.asdict(face), allow_nan=False)
     back = json.loads(text)
-    assert back["answers"]["age"] == face.age and tuple(back["box"]) == face.box
+    assert back["predictions"]["age"] == face.age and tuple(back["box"]) == face.box
     assert {type(end) for end in face.box} == {int}
     assert {type(v) for v in (face.age, face.detection_score)} == {float}
     assert {type(p) for s in face.probabilities.values() for p in s.values()} == {float}
@@ -110,18 +110,18 @@ def test_the_answer_is_that_of_the_crop_contract(finding):
     """By way of the parts: detector, square, cut, runtime."""
     image = np.asarray(astronaut())
     (found,) = yunet.find_faces(image)
-    chip = crops.cut(image, crops.locate(found), SIZE)
-    answers = readable_runtime().answers(chip[np.newaxis])
+    face_crop = crops.crop(image, crops.locate(found), SIZE)
+    predictions = readable_runtime().predictions(face_crop[np.newaxis])
     (face,) = finding(image)
-    assert face.age == answers["age"][0]
-    assert list(face.probabilities["race"].values()) == answers["race"][0].tolist()
+    assert face.age == predictions["age"][0]
+    assert list(face.probabilities["race"].values()) == predictions["race"][0].tolist()
     assert face.box == (180, 68, 270, 175)
 
 
 def test_as_they_are_is_the_path_of_training(as_they_are):
     data = encoded(astronaut().crop((0, 0, 300, 200)), "JPEG")
     pixels = graph_decoding.decode_and_resize(data, SIZE).numpy()
-    expected = readable_runtime().answers(pixels[np.newaxis])
+    expected = readable_runtime().predictions(pixels[np.newaxis])
     assert as_they_are(data)[0].age == expected["age"][0]
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_picture_is_told(as_they_are, picture, hint, tmp_path, monkey
 
 def test_a_picture_without_a_face_and_no_picture(finding):
     assert finding(np.zeros((100, 100, 3), np.uint8)) == []
-    assert finding.answer([]) == []
+    assert finding.predict([]) == []
 
 
 def test_thirty_faces_in_one_picture_and_many_pictures_at_once(finding):
@@ -185,7 +185,7 @@ def test_thirty_faces_in_one_picture_and_many_pictures_at_once(finding):
     found = finding.find(picture)
     assert found.crops.shape == (30, SIZE, SIZE, 3)
     none = finding.find(np.zeros((60, 60, 3), np.uint8))
-    many, empty, again = finding.answer([found, none, found])
+    many, empty, again = finding.predict([found, none, found])
     assert empty == [] and many == again == finding(picture)
     boxes = [face.box for face in found.detections]
     areas = [(right - left) * (below - top) for left, top, right, below in boxes]
@@ -256,8 +256,8 @@ def test_eight_threads_get_the_serial_answers():
         for face, other in zip(faces, serial, strict=True):
             assert face.age == pytest.approx(other.age, abs=1e-4)
             assert face.race == other.race
-            for task, shares in face.probabilities.items():
-                assert shares == pytest.approx(other.probabilities[task], abs=1e-5)
+            for task, fractions in face.probabilities.items():
+                assert fractions == pytest.approx(other.probabilities[task], abs=1e-5)
 
 
 def resident_bytes() -> int:
@@ -340,8 +340,8 @@ def test_an_embedding_is_what_the_heads_read():
         )
         read = np.asarray(hidden(face.embedding[None]))
         scores = np.exp(np.asarray(logits(read))[0])
-        shares = list(face.probabilities["race"].values())
-        np.testing.assert_allclose(scores / scores.sum(), shares, atol=1e-5)
+        fractions = list(face.probabilities["race"].values())
+        np.testing.assert_allclose(scores / scores.sum(), fractions, atol=1e-5)
     none = predictor.runtime.features(np.zeros((0, *model.input_shape[1:]), np.uint8))
     assert none.shape == (0, len(face.embedding))
 

@@ -133,7 +133,7 @@ def test_it_answers_as_the_network_does_within_16_bits(model, preset):
     assert loaded.temperatures == {"race": 1.5}
     for found in (
         loaded.inference_model().predict_on_batch(images),
-        runtimes.load(preset).answers(images),
+        runtimes.load(preset).predictions(images),
     ):
         assert found.keys() == expected.keys()
         for name, bound in (("age", 0.01), ("age_high", 0.01), ("race", 0.001)):

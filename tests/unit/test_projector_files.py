@@ -33,8 +33,8 @@ def written(tmp_path_factory):
         "race": np.array([0, 1, 2, 3, 4, 0, MISSING]),
     }
     ids = np.array(["a.jpg", "b\tb.jpg", "c\nc.jpg", "d", "e", "f", "g"])
-    answers = model.inference_model().predict(images, verbose=0)
-    found = findings.find(model.tasks, ids, labels, answers)
+    predictions = model.inference_model().predict(images, verbose=0)
+    found = findings.find(model.tasks, ids, labels, predictions)
     faces = Faces(Examples(ids, labels, read=None), SIZE, images, ())
     features = model.feature_extractor()
     projector_files.write(features, found, faces, folder, show_faces=True)
@@ -76,10 +76,10 @@ def test_the_plugin_finds_labels_and_answers(written):
     assert header[:4] == ["id", "age label", "age answer", "age error"]
     assert [row[0] for row in rows] == ["a.jpg", "b b.jpg", "c c.jpg", *"defg"]
     assert [row[1] for row in rows[:2]] == ["20.0", "30.0"] and rows[6][1] == ""
-    answer = found.answers["age"][1]
+    answer = found.predictions["age"][1]
     assert float(rows[1][2]) == pytest.approx(answer, abs=0.051)
     assert float(rows[1][3]) == pytest.approx(answer - 30, abs=0.051)
-    genders = found.answers["gender"].argmax(1) == found.labels["gender"]
+    genders = found.predictions["gender"].argmax(1) == found.labels["gender"]
     said = [row[header.index("gender error")] for row in rows]
     assert said == ["right" if right else "wrong" for right in genders]
     assert rows[6][header.index("race error")] == ""

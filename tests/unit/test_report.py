@@ -39,30 +39,30 @@ ABOUT = {
 }  # fmt: skip
 
 
-def some_answers(n=400, seed=0, tasks=TASKS):
+def some_predictions(n=400, seed=0, tasks=TASKS):
     """Ids, labels (a tenth missing) and answers for any tasks."""
     random = np.random.default_rng(seed)
-    labels, answers = {}, {}
+    labels, predictions = {}, {}
     for task in tasks:
         if task.is_regression:
             truth = random.integers(1, 90, n).astype(np.float32)
-            answers[task.name] = truth + random.normal(0, 6, n).astype(np.float32)
+            predictions[task.name] = truth + random.normal(0, 6, n).astype(np.float32)
         else:
             truth = random.integers(len(task.classes), size=n)
             odds = np.exp(random.normal(size=(n, len(task.classes))))
             odds[np.arange(n), truth] *= 8
             odds /= odds.sum(axis=1, keepdims=True)
-            answers[task.name] = odds.astype(np.float32)
+            predictions[task.name] = odds.astype(np.float32)
         truth[random.random(n) < 0.1] = MISSING
         labels[task.name] = truth
     ids = np.array([f"face_{i}.jpg" for i in range(n)])
-    return ids, labels, answers
+    return ids, labels, predictions
 
 
 def write_some(output, tasks=TASKS, **changes):
-    ids, labels, answers = some_answers(tasks=tasks)
+    ids, labels, predictions = some_predictions(tasks=tasks)
     labels.update(changes)
-    found = findings.find(tasks, ids, labels, answers)
+    found = findings.find(tasks, ids, labels, predictions)
     return evaluate.write(found, ABOUT, report.prepare(output))
 
 
@@ -137,11 +137,11 @@ def test_scores_can_be_found_again_in_the_predictions(written):
 
 
 def test_the_worst_group_comes_first(tmp_path, undrawn):
-    ids, labels, answers = some_answers(tasks=TASKS)
+    ids, labels, predictions = some_predictions(tasks=TASKS)
     chosen = (labels["gender"] == 1) & (labels["race"] == 3) & (labels["age"] >= 0)
-    answers["age"][chosen] = labels["age"][chosen] + 40
+    predictions["age"][chosen] = labels["age"][chosen] + 40
     assert chosen.sum() >= 30
-    found = findings.find(TASKS, ids, labels, answers)
+    found = findings.find(TASKS, ids, labels, predictions)
     content = evaluate.write(found, ABOUT, tmp_path)
     groups = content["groups"]
     assert groups["worst"]["age.mae"]["group"] == "female, indian"
@@ -224,9 +224,9 @@ def test_a_task_without_labels_says_so(tmp_path):
 
 
 def test_labels_that_a_source_does_not_have_are_missing(tmp_path, undrawn):
-    ids, labels, answers = some_answers()
+    ids, labels, predictions = some_predictions()
     del labels["gender"]
-    found = findings.find(TASKS, ids, labels, answers)
+    found = findings.find(TASKS, ids, labels, predictions)
     content = evaluate.write(found, ABOUT, tmp_path)
     assert content["tasks"]["gender"]["status"] == "no labels"
     assert content["tasks"]["race"]["status"] == "ok"
@@ -254,8 +254,8 @@ def test_a_fourth_task_needs_no_change(tmp_path):
 
 def test_one_task_alone(tmp_path):
     """A network without the heads that make groups still gets groups by label."""
-    ids, labels, answers = some_answers()
-    found = findings.find((AGE,), ids, labels, {"age": answers["age"]})
+    ids, labels, predictions = some_predictions()
+    found = findings.find((AGE,), ids, labels, {"age": predictions["age"]})
     content = evaluate.write(found, ABOUT, tmp_path)
     assert list(content["tasks"]) == ["age"]
     assert content["groups"]["worst"]["age.mae"]["status"] == "ok"
@@ -349,21 +349,21 @@ def test_an_output_that_is_no_folder(tmp_path):
     ],
 )
 def test_answers_that_are_none(task, spoil, message):
-    ids, labels, answers = some_answers()
-    spoil(answers[task.name])
+    ids, labels, predictions = some_predictions()
+    spoil(predictions[task.name])
     with pytest.raises(findings.EvaluationError, match=message):
-        findings.find(TASKS, ids, labels, answers)
+        findings.find(TASKS, ids, labels, predictions)
 
 
 def test_shapes_that_do_not_fit():
-    ids, labels, answers = some_answers()
-    answers["race"] = answers["race"][:, :4]
+    ids, labels, predictions = some_predictions()
+    predictions["race"] = predictions["race"][:, :4]
     with pytest.raises(findings.EvaluationError, match=r"\[400, 5\]; got \[400, 4\]"):
-        findings.find(TASKS, ids, labels, answers)
-    ids, labels, answers = some_answers()
+        findings.find(TASKS, ids, labels, predictions)
+    ids, labels, predictions = some_predictions()
     labels["age"] = labels["age"][:-1]
     with pytest.raises(findings.EvaluationError, match="400 labels of age.*got 399"):
-        findings.find(TASKS, ids, labels, answers)
+        findings.find(TASKS, ids, labels, predictions)
 
 
 METRICS = [

@@ -75,12 +75,12 @@ def some_findings(ids):
         "age": np.full(n, 30.0), "gender": np.zeros(n, int), "race": np.zeros(n, int)
     }  # fmt: skip
     right = np.linspace(0.05, 0.15, n)
-    answers = {
+    predictions = {
         "age": 80.0 - np.arange(n),
         "gender": np.stack([right, 1 - right], 1),
         "race": np.stack([right, 1 - right, *np.zeros((3, n))], 1),
     }
-    return findings.find(TASKS, np.array(ids), labels, answers)
+    return findings.find(TASKS, np.array(ids), labels, predictions)
 
 
 def about(source, reason="no age"):

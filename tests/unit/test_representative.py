@@ -43,8 +43,8 @@ def test_every_kind_gets_the_same_number():
     assert sorted(counts.values()) == sorted(drawn.cells.values())
     # 80 kinds: a full round of 80, another, and half of a third.
     assert collections.Counter(counts.values()) == {2: 40, 3: 40}
-    share = np.mean(labels["age"][drawn.rows] == 25)
-    assert share < 0.05
+    fraction = np.mean(labels["age"][drawn.rows] == 25)
+    assert fraction < 0.05
     assert drawn.summary().startswith("calibrated on 200 training faces of 80 kinds")
 
 

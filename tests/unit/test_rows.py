@@ -97,7 +97,7 @@ def test_only_the_last_picture_is_done_anew(tmp_path, kind):
     with Rows(path, ["b.jpg", "c.jpg"]) as rows:
         # c may have had a third face.
         assert rows.finished == {"a.jpg"}
-    # A run that fails before it has an answer has changed nothing.
+    # A run that fails before it has a prediction has changed nothing.
     assert path.read_bytes() == whole
 
 

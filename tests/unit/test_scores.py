@@ -28,16 +28,16 @@ def some_classes(n, classes, seed=0, right=0.6):
 def some_ages(n, seed=0):
     random = np.random.default_rng(seed)
     labels = random.integers(1, 90, size=n).astype(np.float32)
-    answers = (labels + random.normal(1, 7, size=n)).astype(np.float32)
+    predictions = (labels + random.normal(1, 7, size=n)).astype(np.float32)
     labels[random.random(n) < 0.1] = MISSING
-    return labels, answers
+    return labels, predictions
 
 
 def test_age_scores_worked_by_hand():
     # Errors 5 (counts for CS@5), -5.5, 0 and one row without a label.
     labels = np.array([20, 30, 40, MISSING], np.float32)
-    answers = np.array([25, 24.5, 40, 99], np.float32)
-    found = scores.score(AGE, labels, answers)
+    predictions = np.array([25, 24.5, 40, 99], np.float32)
+    found = scores.score(AGE, labels, predictions)
     assert found["mae"].value == pytest.approx(10.5 / 3)
     assert found["cs5"].value == pytest.approx(2 / 3)
     assert found["bias"].value == pytest.approx(-0.5 / 3)
@@ -47,24 +47,26 @@ def test_age_scores_worked_by_hand():
 def test_class_scores_worked_by_hand():
     # Recalls: white 2/3, black 0/1, asian 1/1; nobody is indian or others.
     labels = np.array([0, 0, 0, 1, 2, MISSING])
-    answers = np.eye(5)[[0, 0, 1, 0, 2, 4]]
-    found = scores.score(RACE, labels, answers)
+    predictions = np.eye(5)[[0, 0, 1, 0, 2, 4]]
+    found = scores.score(RACE, labels, predictions)
     assert found["accuracy"].value == pytest.approx(3 / 5)
     assert found["balanced_accuracy"].value == pytest.approx((2 / 3 + 0 + 1) / 3)
 
 
 def test_age_error_is_that_of_sklearn():
-    labels, answers = some_ages(500)
+    labels, predictions = some_ages(500)
     kept = labels != MISSING
-    expected = metrics.mean_absolute_error(labels[kept], answers[kept])
-    assert scores.score(AGE, labels, answers)["mae"].value == pytest.approx(expected)
+    expected = metrics.mean_absolute_error(labels[kept], predictions[kept])
+    assert scores.score(AGE, labels, predictions)["mae"].value == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("task", [GENDER, RACE])
 def test_class_scores_are_those_of_sklearn(task):
-    labels, answers = some_classes(400, len(task.classes))
-    kept, predicted = labels != MISSING, answers.argmax(axis=1)
-    found = scores.score(task, labels, answers)
+    labels, predictions = some_classes(400, len(task.classes))
+    kept, predicted = labels != MISSING, predictions.argmax(axis=1)
+    found = scores.score(task, labels, predictions)
     assert found["accuracy"].value == pytest.approx(
         metrics.accuracy_score(labels[kept], predicted[kept])
     )
@@ -72,7 +74,7 @@ def test_class_scores_are_those_of_sklearn(task):
         metrics.balanced_accuracy_score(labels[kept], predicted[kept])
     )
     np.testing.assert_array_equal(
-        scores.confusion(labels, answers),
+        scores.confusion(labels, predictions),
         metrics.confusion_matrix(
             labels[kept], predicted[kept], labels=range(len(task.classes))
         ),
@@ -80,22 +82,22 @@ def test_class_scores_are_those_of_sklearn(task):
 
 
 def test_interval_of_a_mean_is_the_normal_one():
-    labels, answers = some_ages(4000)
+    labels, predictions = some_ages(4000)
     kept = labels != MISSING
-    errors = np.abs(answers[kept].astype(float) - labels[kept])
+    errors = np.abs(predictions[kept].astype(float) - labels[kept])
     half = 1.96 * errors.std() / np.sqrt(len(errors))
-    found = scores.score(AGE, labels, answers)["mae"]
+    found = scores.score(AGE, labels, predictions)["mae"]
     # 1,000 draws know the ends of an interval to about a twentieth of it.
     assert found.low == pytest.approx(errors.mean() - half, abs=0.2 * half)
     assert found.high == pytest.approx(errors.mean() + half, abs=0.2 * half)
 
 
 def test_interval_of_balanced_accuracy_is_that_of_scipy():
-    labels, answers = some_classes(600, 5)
+    labels, predictions = some_classes(600, 5)
     kept = labels != MISSING
-    labels, answers = labels[kept], answers[kept]
+    labels, predictions = labels[kept], predictions[kept]
     expected = scipy.stats.bootstrap(
-        (labels, answers.argmax(axis=1)),
+        (labels, predictions.argmax(axis=1)),
         metrics.balanced_accuracy_score,
         paired=True,
         vectorized=False,
@@ -103,7 +105,7 @@ def test_interval_of_balanced_accuracy_is_that_of_scipy():
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    found = scores.score(RACE, labels, answers)["balanced_accuracy"]
+    found = scores.score(RACE, labels, predictions)["balanced_accuracy"]
     width = expected.high - expected.low
     assert found.low == pytest.approx(expected.low, abs=0.1 * width)
     assert found.high == pytest.approx(expected.high, abs=0.1 * width)
@@ -116,26 +118,26 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
     held = 0
     for _ in range(200):
         right = random.random(300) < 0.7
-        answers = np.eye(2)[right.astype(int)]
-        found = scores.score(GENDER, np.ones(300, int), answers)["accuracy"]
+        predictions = np.eye(2)[right.astype(int)]
+        found = scores.score(GENDER, np.ones(300, int), predictions)["accuracy"]
         held += found.low <= 0.7 <= found.high
     assert 180 <= held < 200
 
 
 def test_same_seed_same_interval():
-    labels, answers = some_ages(200)
-    first, again, other = (scores.score(AGE, labels, answers, s) for s in (3, 3, 4))
+    labels, predictions = some_ages(200)
+    first, again, other = (scores.score(AGE, labels, predictions, s) for s in (3, 3, 4))
     assert first == again
     assert first["mae"].value == other["mae"].value
     assert first["mae"].low != other["mae"].low
 
 
 def test_blocks_change_nothing(monkeypatch):
-    labels, answers = some_classes(300, 5)
-    whole = scores.score(RACE, labels, answers)
+    labels, predictions = some_classes(300, 5)
+    whole = scores.score(RACE, labels, predictions)
     # 1,000 draws in blocks of 7: the last block is a smaller one.
     monkeypatch.setattr(scores, "_BLOCK_CELLS", 300 * 7)
-    blocks = scores.score(RACE, labels, answers)
+    blocks = scores.score(RACE, labels, predictions)
     for name in whole:
         assert blocks[name].low == pytest.approx(whole[name].low, abs=0.01)
         assert blocks[name].high == pytest.approx(whole[name].high, abs=0.01)
@@ -143,12 +145,12 @@ def test_blocks_change_nothing(monkeypatch):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_labels_is_no_number(task):
-    answers = (
+    predictions = (
         np.zeros(3) if task.is_regression else np.full((3, len(task.classes)), 0.2)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = scores.score(task, np.full(3, MISSING), answers)
+        found = scores.score(task, np.full(3, MISSING), predictions)
     for score in found.values():
         assert score.to_json() == {
             "n": 0, "value": None, "low": None, "high": None, "status": "no labels"
@@ -166,11 +168,11 @@ def test_five_thousand_examples_take_less_than_five_seconds():
     races, kinds = some_classes(5000, 5)
     started = time.process_time()
     labels = {"age": ages, "gender": genders, "race": races}
-    answers = {"age": guesses, "gender": sides, "race": kinds}
+    predictions = {"age": guesses, "gender": sides, "race": kinds}
     for task in TASKS:
-        scores.score(task, labels[task.name], answers[task.name])
+        scores.score(task, labels[task.name], predictions[task.name])
     subgroups.by_decade(AGE, ages, guesses)
-    subgroups.by_group(TASKS, (GENDER, RACE), labels, answers)
+    subgroups.by_group(TASKS, (GENDER, RACE), labels, predictions)
     assert time.process_time() - started < 5
 
 
@@ -178,9 +180,9 @@ def test_calibration_worked_by_hand():
     # Four bins. (0.5, 0.75]: 0.55 right, 0.75 wrong, so |1.3 - 1|. (0.75, 1]: 0.9
     # right, 1.0 right, 0.95 wrong, so |2.85 - 2|. One row has no label.
     confidence = np.array([0.55, 0.75, 0.9, 1.0, 0.95, 0.7])
-    answers = np.stack([1 - confidence, confidence], axis=1)
+    predictions = np.stack([1 - confidence, confidence], axis=1)
     labels = np.array([1, 0, 1, 1, 0, MISSING])
-    found = scores.calibration(labels, answers, bins=4)
+    found = scores.reliability(labels, predictions, bins=4)
     assert found.error == pytest.approx((0.3 + 0.85) / 5)
     assert found.counts.tolist() == [0, 0, 2, 3]
     assert found.accuracy[2:] == pytest.approx([1 / 2, 2 / 3])
@@ -191,14 +193,14 @@ def test_calibration_worked_by_hand():
 
 
 def test_calibration_without_labels():
-    found = scores.calibration(np.array([MISSING]), np.array([[0.3, 0.7]])).to_json()
+    found = scores.reliability(np.array([MISSING]), np.array([[0.3, 0.7]])).to_json()
     assert (found["ece"], found["status"], found["n"]) == (None, "no labels", 0)
 
 
 def test_decades_worked_by_hand():
     labels = np.array([5, 9, 10, 35, MISSING], np.float32)
-    answers = np.array([7, 8, 14, 30, 50], np.float32)
-    rows = subgroups.by_decade(AGE, labels, answers)
+    predictions = np.array([7, 8, 14, 30, 50], np.float32)
+    rows = subgroups.by_decade(AGE, labels, predictions)
     assert [(row.name, row.n) for row in rows] == [
         ("0-9", 2), ("10-19", 1), ("20-29", 0), ("30-39", 1)
     ]  # fmt: skip
@@ -214,8 +216,8 @@ def grouped(sizes, errors):
     race = np.repeat(np.arange(len(sizes)), sizes)
     n = len(race)
     labels = {"gender": np.zeros(n, int), "race": race, "age": np.full(n, 40.0)}
-    answers = {"age": 40.0 + np.repeat(errors, sizes)}
-    return subgroups.by_group([AGE], (GENDER, RACE), labels, answers)
+    predictions = {"age": 40.0 + np.repeat(errors, sizes)}
+    return subgroups.by_group([AGE], (GENDER, RACE), labels, predictions)
 
 
 def test_the_worst_group_has_enough_examples():
@@ -266,12 +268,12 @@ def test_groups_are_scored_apart_and_missing_labels_are_in_none():
         "gender": np.array([0, 1, 1, 1, MISSING]),
         "race": np.array([0, 2, 2, 2, 2]),
     }
-    answers = {
+    predictions = {
         "age": np.array([11, 22, 34, 60, 90], np.float32),
         "gender": np.eye(2)[[0, 0, 1, 1, 1]],
         "race": np.eye(5)[[0, 2, 0, 2, 2]],
     }
-    found = subgroups.by_group(TASKS, (GENDER, RACE), labels, answers)
+    found = subgroups.by_group(TASKS, (GENDER, RACE), labels, predictions)
     assert found.left_out == 1
     assert len(found.rows) == 10
     rows = {row.name: row for row in found.rows}

@@ -79,7 +79,7 @@ def wait_until_ready(address):
 
 
 def ask(address, method, path, body=None, **headers):
-    """Status and parsed content of an answer."""
+    """Status and parsed content of a prediction."""
     connection = http.client.HTTPConnection(*address, timeout=SECONDS)
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, headers)
@@ -202,8 +202,8 @@ def test_answers_go_to_whom_they_belong(address, photographs_, expected):
         return ask(address, "POST", "/v1/faces", body, Content_Type=kind)
 
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(one, wanted))
-    for names, (status, answer) in zip(wanted, answers, strict=True):
+        predictions = list(pool.map(one, wanted))
+    for names, (status, answer) in zip(wanted, predictions, strict=True):
         assert status == 200
         assert_same_rows(
             answer["rows"], [row for name in names for row in expected[name]]

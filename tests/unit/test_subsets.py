@@ -35,8 +35,8 @@ def test_a_part_that_is_everything_or_nothing_is_left_out(split_lists):
 
 
 def test_scores_of_a_part_by_hand(split_lists):
-    answers = {"age": np.array([25.0, 22.0, 57.0, 40.0])}
-    found = findings.find([AGE], np.array(IDS), LABELS, answers)
+    predictions = {"age": np.array([25.0, 22.0, 57.0, 40.0])}
+    found = findings.find([AGE], np.array(IDS), LABELS, predictions)
     rows = subsets.measure(found, subsets.find(IDS, LABELS, split_lists))
     assert [(row["part"], row["n"]) for row in rows] == [
         ("ages 21 to 60", 2), ("without near-twins", 3)

@@ -118,8 +118,8 @@ def test_a_row_a_track_is_the_mean_of_its_frames(clip, tmp_path, detector):
         assert float(row[name]) == pytest.approx(
             numbers(found[1:], name).mean(), abs=0.01
         )
-    shares = {one: float(row[f"p_gender_{one}"]) for one in ("male", "female")}
-    assert row["gender"] == max(shares, key=shares.get)
+    fractions = {one: float(row[f"p_gender_{one}"]) for one in ("male", "female")}
+    assert row["gender"] == max(fractions, key=fractions.get)
     assert (row["frames"], row["first_frame"], row["last_frame"]) == ("29", "1", "29")
     assert (row["start"], row["end"], row["status"]) == ("0.1", "2.9", "ok")
     place = right(int(row["largest_frame"]))

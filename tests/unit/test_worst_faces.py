@@ -1,4 +1,4 @@
-"""The pictures of the worst answers that a run shows in TensorBoard."""
+"""The pictures of the worst predictions that a run shows in TensorBoard."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def shown(tmp_path_factory):
         assert event.step == 4
         data = event.tensor_proto.string_val[2]
         pictures[tag] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    answers = model.inference_model().predict(images, verbose=0)
-    return images, labels, answers, pictures
+    predictions = model.inference_model().predict(images, verbose=0)
+    return images, labels, predictions, pictures
 
 
 def tile(picture, i):
@@ -62,9 +62,9 @@ def tile(picture, i):
 
 
 def test_the_worst_age_stands_first(shown):
-    images, labels, answers, pictures = shown
+    images, labels, predictions, pictures = shown
     errors = np.where(
-        labels["age"] == MISSING, -1, np.abs(labels["age"] - answers["age"])
+        labels["age"] == MISSING, -1, np.abs(labels["age"] - predictions["age"])
     )
     order = np.argsort(-errors)[:9]
     for place, row in enumerate(order):
@@ -77,8 +77,8 @@ def test_the_worst_age_stands_first(shown):
 
 
 def test_only_wrong_classes_are_shown(shown):
-    _, labels, answers, pictures = shown
-    wrong = int((answers["gender"].argmax(1) != labels["gender"]).sum())
+    _, labels, predictions, pictures = shown
+    wrong = int((predictions["gender"].argmax(1) != labels["gender"]).sum())
     assert 0 < wrong < 10
     assert (tile(pictures["gender"], wrong - 1) < 255).any()
     if wrong < worst_faces._ACROSS:
@@ -109,7 +109,7 @@ def test_label_and_answer_are_written_below():
         assert differs[18:].any() == (changed == 1)
 
 
-@pytest.mark.parametrize(("workers", "hooks"), [(None, 2), (object(), 1)])
-def test_a_worker_among_several_draws_none(tmp_path, workers, hooks):
+@pytest.mark.parametrize(("workers", "callbacks"), [(None, 2), (object(), 1)])
+def test_a_worker_among_several_draws_none(tmp_path, workers, callbacks):
     devices = SimpleNamespace(workers=workers)
-    assert len(train._tensorboard(tmp_path, devices, None, 4)) == hooks
+    assert len(train._tensorboard(tmp_path, devices, None, 4)) == callbacks

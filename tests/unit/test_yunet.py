@@ -98,15 +98,15 @@ def turned(scene, angle):
 
 
 @pytest.fixture(scope="module")
-def answering():
+def predicting():
     return Predictor(released.LITERT)
 
 
 @pytest.mark.parametrize("scene", ["portrait", "head alone", "in a scene"])
-def test_a_face_in_all_eight_turns(scene, answering):
-    """Where it is, how it is turned, and the same answers."""
+def test_a_face_in_all_eight_turns(scene, predicting):
+    """Where it is, how it is turned, and the same predictions."""
     picture, _ = turned(scene, 0)
-    (upright,) = answering(np.asarray(picture))
+    (upright,) = predicting(np.asarray(picture))
     for angle in TURNS:
         picture, eyes = turned(scene, angle)
         (face,) = yunet.find_faces(np.asarray(picture))
@@ -115,9 +115,9 @@ def test_a_face_in_all_eight_turns(scene, answering):
         # The photograph's own tilt is 4 degrees; Pillow turns the other way round.
         off = (degrees(face) - 4 + angle + 180) % 360 - 180
         assert abs(off) < 8, angle
-        (answered,) = answering(np.asarray(picture))
-        assert abs(answered.age - upright.age) < 3, angle
-        assert answered.gender == upright.gender == "female"
+        (predicted,) = predicting(np.asarray(picture))
+        assert abs(predicted.age - upright.age) < 3, angle
+        assert predicted.gender == upright.gender == "female"
 
 
 def test_a_picture_on_its_side_with_several_faces():
