@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hydranet_tf import notices
+
 if TYPE_CHECKING:
     from hydranet_tf.evaluation.evaluate import evaluate_model as evaluate
     from hydranet_tf.exporting.export import export_run as export
@@ -51,7 +53,9 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    # It may be the first to import TensorFlow.
+    with notices.held_back():
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
     # The next use finds it without this function.
     globals()[name] = value
     return value

@@ -18,7 +18,7 @@ from etils import epath
 # root holds scripts with names like `train` and `evaluate`.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from hydranet_tf import tasks  # noqa: E402
+from hydranet_tf import notices, tasks  # noqa: E402
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -74,7 +74,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)
+    # TFDS would import it in the middle of a progress bar.
+    with notices.held_back():
+        import tensorflow  # noqa: F401
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     builder = Builder(data_dir=flags.FLAGS.data_dir)
     builder.download_and_prepare()
     for split, info in builder.info.splits.items():
@@ -87,4 +91,5 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "data_dir", None, "Folder of prepared data sets.", required=True
     )
+    notices.begin(sys.argv[1:])
     app.run(main)

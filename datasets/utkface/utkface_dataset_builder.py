@@ -28,7 +28,7 @@ from etils import epath
 # root holds scripts with names like `train` and `evaluate`.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from hydranet_tf import tasks
+from hydranet_tf import notices, tasks  # noqa: E402
 from hydranet_tf.data import file_names, sources  # noqa: E402
 from hydranet_tf.io.tables import SourceError, listing  # noqa: E402
 
@@ -218,6 +218,9 @@ def _found_instead(folder: epath.Path) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    # TFDS would import it in the middle of a progress bar.
+    with notices.held_back():
+        import tensorflow  # noqa: F401
     builder = Builder(data_dir=flags.FLAGS.data_dir)
     if builder.is_prepared():
         print(f"{builder.data_path} is there already; delete it to build it anew.")
@@ -237,4 +240,5 @@ if __name__ == "__main__":
         "data_dir", None, "Folder of prepared data sets.", required=True
     )
     flags.DEFINE_string("manual_dir", None, "Folder with the images.", required=True)
+    notices.begin(sys.argv[1:])
     app.run(main)

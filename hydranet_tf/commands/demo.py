@@ -15,9 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from absl import app, flags, logging
+from absl import app, flags
 
 from hydranet_tf.commands import running
 
@@ -31,6 +29,8 @@ _EPOCHS = flags.DEFINE_integer(
 
 def run(title: str, script: str, *arguments: str) -> None:
     """Runs one of the project's scripts as a user would, and shows how."""
+    if flags.FLAGS["verbosity"].present:
+        arguments += (f"--verbosity={flags.FLAGS.verbosity}",)
     print(f"\n== {title}\n$ python {script} {shlex.join(arguments)}", flush=True)
     subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
 
@@ -83,7 +83,6 @@ def main(arguments: list[str]) -> None:
             f"the demo needs the repository: {_BUILDER} is not part of the wheel. "
             "Clone it and type `make demo` there"
         )
-    logging.set_verbosity(logging.WARNING)
     out = Path(_OUTPUT.value)
     data, workdir = out / "data", out / "run"
     report, exports = out / "report", out / "exports"

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As in train.
 
-from absl import app, flags, logging
+from absl import app, flags
+
+from hydranet_tf import notices
 
 flags.DEFINE_string("model", None, "Workdir, SavedModel, preset, .tflite file.")
 flags.DEFINE_string("data", None, "TFDS name, folder of UTKFace names or .csv file.")
@@ -49,10 +50,9 @@ def main(arguments: list[str]) -> None:
     """Evaluates, and writes the report."""
     if arguments:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
-    # TFDS and TensorFlow report every file they open.
-    logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.evaluation import evaluate
+    with notices.held_back():
+        from hydranet_tf.evaluation import evaluate
 
     given = flags.FLAGS
     options = {name: given[name].value for name in OPTIONS}

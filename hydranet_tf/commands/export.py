@@ -9,11 +9,9 @@ how their predictions and their speed compare.
 
 from __future__ import annotations
 
-import os
+from absl import app, flags
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from absl import app, flags, logging
+from hydranet_tf import notices
 
 _MODEL = flags.DEFINE_string(
     "model", None, "Workdir of train.py, a preset, or the name of a released network."
@@ -44,10 +42,9 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
     if bool(_MODEL.value) == bool(_WORKDIR.value):
         raise app.UsageError("expected --model=WORKDIR_OR_PRESET (or --workdir)")
-    # TensorFlow logs every function and variable that it saves.
-    logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.exporting import export
+    with notices.held_back():
+        from hydranet_tf.exporting import export
 
     request = [f.value for f in (_FORMAT, _VARIANTS, _DYNAMIC, _OVERWRITE)]
     others = (_CHECKPOINT, _DATA, _SPLIT, _DATA_DIR, _SPLIT_LISTS, _COLUMNS, _CLASSES,

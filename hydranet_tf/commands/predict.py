@@ -20,9 +20,7 @@ import os
 import sys
 import traceback
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from absl import flags, logging
+from absl import flags
 
 from hydranet_tf.commands import running
 from hydranet_tf.errors import HydraNetError
@@ -78,7 +76,6 @@ _FRAME_STEP = flags.DEFINE_integer(
 
 def main(paths: list[str]) -> int:
     """Answers for the faces of the pictures that some paths name."""
-    logging.set_verbosity(logging.WARNING)
     # Imported here so that --help and a wrong flag answer at once.
     from hydranet_tf.data import yunet
     from hydranet_tf.photos import predict, video

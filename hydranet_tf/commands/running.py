@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from hydranet_tf import extras
+from hydranet_tf import extras, notices
 from hydranet_tf.errors import HydraNetError
 
 # Read by `extended` before the others; here for --help and against misspelling.
@@ -56,6 +56,9 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
             stop(f"{error}\n`{program} --help` lists the flags")
 
     def main(argv: list[str]) -> int | None:
+        # TFDS and TensorFlow report every file they open.
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         try:
             return command.main(argv[1:])
         except app.UsageError as error:
@@ -72,9 +75,11 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
             sys.exit(failed)
         stop(hint)
 
-    extended(arguments, stop)
+    notices.begin(arguments)
     try:
-        command = importlib.import_module(f"hydranet_tf.commands.{name}")
+        with notices.held_back():
+            extended(arguments, stop)
+            command = importlib.import_module(f"hydranet_tf.commands.{name}")
     except ImportError as error:
         missing(error)
     failed = getattr(command, "FAILED", failed)

@@ -14,10 +14,6 @@ person.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from absl import app, flags
 
 flags.DEFINE_string("model", None, "As for predict; else the released network.")

@@ -12,14 +12,13 @@ from __future__ import annotations
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Left to itself, TensorFlow does without oneDNN on processors that have nothing newer
 # than AVX2; a training step of ResNet34 takes 0.7 of the time with it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from absl import app, flags, logging
+from absl import app, flags
 
-from hydranet_tf import config
+from hydranet_tf import config, notices
 
 config.define_flags()
 # Or --help would name the flags of this file alone.
@@ -37,15 +36,14 @@ def main(arguments: list[str]) -> int:
     """Trains, or goes on with a run; 75 asks to be started again."""
     if arguments:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
-    # TFDS and TensorFlow report every file they open.
-    logging.set_verbosity(logging.WARNING)
     if _CHECK.value:
         _check()
         return 0
     if not _WORKDIR.value:
         raise app.UsageError("--workdir: expected the folder of the run; got none")
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.training import folds, initialization, preemption, train
+    with notices.held_back():
+        from hydranet_tf.training import folds, initialization, preemption, train
 
     try:
         brought = initialization.inherited(flags.FLAGS.start_from, _WORKDIR.value)
@@ -62,7 +60,8 @@ def main(arguments: list[str]) -> int:
 
 def _check() -> None:
     """Prints what the data holds."""
-    from hydranet_tf.data import check
+    with notices.held_back():
+        from hydranet_tf.data import check
 
     settings = config.from_flags(flags.FLAGS)
     print(check.describe(settings.data, **settings.places()))

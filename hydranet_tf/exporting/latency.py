@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hydranet_tf import notices
+
 THREADS = (1, 2)
 
 _WARM_UPS = 2
@@ -66,8 +68,9 @@ def signature(model: Path | bytes, threads: int = 1):
         if isinstance(model, bytes)
         else {"model_path": str(model)}
     )
-    interpreter = Interpreter(**given, num_threads=threads)
-    found = interpreter.get_signature_runner()
+    with notices.held_back():
+        interpreter = Interpreter(**given, num_threads=threads)
+        found = interpreter.get_signature_runner()
     # It reads the interpreter's memory without holding it.
     found.interpreter = interpreter
     return found

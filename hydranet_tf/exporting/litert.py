@@ -37,6 +37,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import util as lite_util
 from tensorflow.lite.tools import flatbuffer_utils
 
+from hydranet_tf import notices
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference import litert_metadata
 
@@ -266,7 +267,8 @@ def _of_full_range(images: np.ndarray) -> np.ndarray:
 
 def _about(content: bytes, variant: str) -> dict[str, Any]:
     """Signature, shapes and types, as JSON."""
-    signature = Interpreter(model_content=content).get_signature_runner(SIGNATURE)
+    with notices.held_back():
+        signature = Interpreter(model_content=content).get_signature_runner(SIGNATURE)
 
     def tensors(details: Mapping[str, Mapping]) -> dict[str, dict[str, Any]]:
         found = {}
@@ -291,8 +293,8 @@ def _about(content: bytes, variant: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leaves out what the converter says about its own interpreter."""
-    with warnings.catch_warnings():
+    """Leaves out what the converter says about itself and its interpreter."""
+    with warnings.catch_warnings(), notices.held_back():
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
         yield
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydranet_tf import notices
 from hydranet_tf.errors import HydraNetError
 
 if TYPE_CHECKING:
@@ -34,15 +35,17 @@ def load(path: Path) -> HydraNet | None:
         LoadError: if it is damaged.
     """
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        from hydranet_tf import checkpoints
+        with notices.held_back():
+            from hydranet_tf import checkpoints
 
         try:
             return checkpoints.load_model(path, which=checkpoints.BEST)
         except checkpoints.CheckpointError as error:
             raise LoadError(f"cannot load the workdir {path}: {error}") from error
     if is_preset(path):
-        from hydranet_tf import presets
-        from hydranet_tf.model import HydraNet
+        with notices.held_back():
+            from hydranet_tf import presets
+            from hydranet_tf.model import HydraNet
 
         try:
             return HydraNet.from_preset(path)

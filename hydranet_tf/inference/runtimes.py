@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hydranet_tf import extras
+from hydranet_tf import extras, notices
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.inference import (
     engines,
@@ -247,7 +247,8 @@ def _saved_model_in(path: Path) -> Path | None:
 
 
 def _load_saved_model(folder: Path) -> Runtime:
-    import tensorflow as tf
+    with notices.held_back():
+        import tensorflow as tf
 
     asset = folder / "assets" / signatures.DESCRIPTION
     tasks, image_size = _read_description(asset)
@@ -324,11 +325,12 @@ def _load_litert(path: Path, threads: int) -> Runtime:
 
 
 def _signature(content: bytes, threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+    with notices.held_back():
+        from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=content, num_threads=threads)
-    interpreter.allocate_tensors()
-    return interpreter.get_signature_runner()
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+        return interpreter.get_signature_runner()
 
 
 def _runner(signature: Any) -> Run:

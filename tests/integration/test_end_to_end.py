@@ -13,6 +13,17 @@ from absl import flags
 
 ROOT = Path(__file__).resolve().parents[2]
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+# What libraries say at their start, on machines with and without a GPU.
+START_UP = re.compile(r"absl::|\.cc:\d|oneDNN|XNNPACK|cuda|fully_quantize|^[IWE]\d{4} ")
+
+
+def as_users_have_it():
+    """The environment without what makes tests quiet."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("TF_CPP_")}
+
+
+def start_up_text(printed):
+    return [line for line in printed.splitlines() if START_UP.search(line)]
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +33,10 @@ def demo(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "demo.py", f"--output={folder}",
          "--epochs=2"],
-        capture_output=True, text=True, cwd=folder.parent,
+        capture_output=True, text=True, cwd=folder.parent, env=as_users_have_it(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert not start_up_text(done.stderr)
     return folder, done.stdout
 
 
@@ -88,12 +100,52 @@ def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
 def test_mistakes_get_a_sentence_and_no_traceback(script, arguments, hint, tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / script, *arguments],
-        capture_output=True, text=True, cwd=tmp_path,
+        capture_output=True, text=True, cwd=tmp_path, env=as_users_have_it(),
     )  # fmt: skip
     assert done.returncode != 0
+    assert not start_up_text(done.stderr)
     # absl prints usage to standard output.
     assert hint in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_start_up_text_is_shown_to_who_asks(asked, tmp_path):
+    """Of LiteRT, when a face is predicted; of TensorFlow, when it is imported."""
+    picture = ROOT / "docs" / "images" / "prediction.jpg"
+    verbosity = ["--verbosity=1"] if asked else []
+    predicted, refused = (
+        subprocess.run(
+            [sys.executable, *command, *verbosity],
+            capture_output=True, text=True, cwd=tmp_path, env=as_users_have_it(),
+        )
+        for command in (
+            [ROOT / "predict.py", picture],
+            [ROOT / "train.py", "--workdir=w", "--data=nowhere.csv"],
+        )
+    )  # fmt: skip
+    assert predicted.returncode == 0 and str(picture) in predicted.stdout
+    assert refused.returncode == 1 and "nowhere.csv" in refused.stderr
+    if asked:
+        assert "XNNPACK delegate" in predicted.stderr
+        assert "oneDNN custom operations are on" in refused.stderr
+    else:
+        assert not predicted.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_an_error_of_an_import_is_seen_with_all_that_was_said(tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "import os\nos.write(2, b'I0000 00:00:1.5   1 cuda.cc:3] no such card\\n')\n"
+        "raise ImportError('libcuda.so.1: cannot open shared object file')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "predict.py", "--import=broken", "face.jpg"],
+        capture_output=True, text=True, cwd=tmp_path, env=as_users_have_it(),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no such card" in done.stderr
+    assert "ImportError: libcuda.so.1: cannot open" in done.stderr
 
 
 def test_flagfiles_hold_settings_that_exist():

@@ -18,7 +18,7 @@ NETWORK = "network"
 # From first to last. A folder imports from folders on the lines above its own, and
 # nothing from those beside it.
 ORDER = (
-    ("errors", "extras"),
+    ("errors", "extras", "notices"),
     ("tasks",),
     ("io",),
     ("data", "backbones", "presets"),
@@ -95,7 +95,7 @@ FILES += [path for path in sorted(PACKAGE.glob("*.py")) if "__" not in path.stem
 
 def test_every_folder_has_its_place():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == set(RANK) - {"errors", "extras", "tasks", NETWORK}
+    assert folders == set(RANK) - {"errors", "extras", "notices", "tasks", NETWORK}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
