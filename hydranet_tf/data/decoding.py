@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from PIL import JpegImagePlugin, PngImagePlugin
 
-from hydranet_tf.data import formats
+from hydranet_tf.data import formats, truncation
 from hydranet_tf.data.formats import MAX_PIXELS, PNG_SIGNATURE, PictureError
 
 ORIENTATION_TAG = 0x0112
@@ -36,8 +36,6 @@ _WARNINGS = (
     "Unknown Adobe color transform",
     "Warning: unknown JFIF revision",
 )
-# What it gives where a file has nothing.
-_GREY = 128
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 # glibc's malloc gives a resize's memory back to the system at every call, and to fetch
@@ -90,18 +88,20 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     image, damage = _decode(encoded, max_pixels)
     if damage and not damage.startswith(_WARNINGS):
-        raise PictureError(f"damaged JPEG: {damage}")
+        kind = formats.kind(encoded[: formats.HEAD_BYTES])
+        raise PictureError(f"damaged {kind}: {damage}")
     return image
 
 
 def decode_damaged(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """As `decode`, but reads a truncated or damaged JPEG as far as it goes.
+    """As `decode`, but reads a truncated or damaged picture as far as it goes.
 
-    What is missing of it is grey.
+    That is of truncated JPEG, PNG and WebP files, and of damaged JPEGs. What is missing
+    is grey.
     """
     image, damage = _decode(encoded, max_pixels)
     if damage:
-        is_truncated = damage.startswith("Premature end")
+        is_truncated = damage.startswith(truncation.ENDS_EARLY)
         damage = f"{TRUNCATED if is_truncated else 'damaged'}: {damage}"
     return Decoded(image, damage)
 
@@ -116,16 +116,17 @@ def _decode(encoded: bytes, max_pixels: int) -> tuple[np.ndarray, str | None]:
             image, damage = _decode_jpeg(encoded, max_pixels)
             exif = _exif_of_jpeg(encoded)
         elif kind == formats.PNG:
-            image = _decode_png(encoded, max_pixels)
-            exif = _exif_of_png(encoded)
+            whole, damage = truncation.whole_png(encoded, max_pixels)
+            image = _decode_png(whole, max_pixels)
+            exif = _exif_of_png(whole)
+        elif kind == formats.WEBP and truncation.is_cut_webp(encoded):
+            image, damage = truncation.cut_webp(
+                encoded, lambda whole: _decode_by_pillow(whole, kind, max_pixels)[0]
+            )
+            # It stands behind the pixels.
+            exif = b""
         else:
-            opened = formats.open_image(encoded, kind)
-            formats.check_size(opened.height, opened.width, max_pixels)
-            opened.load()
-            image = formats.pixels_of(opened)
-            # Pillow turns a TIFF itself, and pillow-heif a HEIC.
-            turned = kind in (formats.TIFF, formats.HEIC)
-            exif = b"" if turned else opened.info.get("exif", b"")
+            image, exif = _decode_by_pillow(encoded, kind, max_pixels)
     except PictureError:
         raise
     # Pillow raises a dozen kinds on damage.
@@ -133,6 +134,19 @@ def _decode(encoded: bytes, max_pixels: int) -> tuple[np.ndarray, str | None]:
         raise formats.damaged(kind, error) from error
     image = _upright(image, _orientation(exif.removeprefix(b"Exif\0\0")))
     return np.ascontiguousarray(image), damage
+
+
+def _decode_by_pillow(
+    encoded: bytes, kind: str, max_pixels: int
+) -> tuple[np.ndarray, bytes]:
+    """Pixels, and the EXIF that they are to be turned by."""
+    opened = formats.open_image(encoded, kind)
+    formats.check_size(opened.height, opened.width, max_pixels)
+    opened.load()
+    # Pillow turns a TIFF itself, and pillow-heif a HEIC.
+    turned = kind in (formats.TIFF, formats.HEIC)
+    exif = b"" if turned else opened.info.get("exif", b"")
+    return formats.pixels_of(opened), exif
 
 
 def decode_and_resize(encoded: bytes, size: int) -> np.ndarray:
@@ -158,7 +172,7 @@ def _decode_jpeg(encoded: bytes, max_pixels: int) -> tuple[np.ndarray, str | Non
             raise
         if not any(marker == _START_OF_SCAN for marker, _ in _segments(encoded)):
             raise PictureError("truncated JPEG: it ends before its pixels") from None
-        return _decode_jpeg_by_pillow(encoded, max_pixels), None
+        return _decode_jpeg_leniently(encoded, max_pixels), None
     formats.check_size(height, width, max_pixels)
     is_cmyk = colours not in ("YCbCr", "RGB", "Gray")
     space = "CMYK" if is_cmyk else "RGB"
@@ -168,18 +182,18 @@ def _decode_jpeg(encoded: bytes, max_pixels: int) -> tuple[np.ndarray, str | Non
     except ValueError as error:
         damage = str(error)
         # After an error, what was not reached stays as it is here.
-        image = np.full((height, width, 4 if is_cmyk else 3), _GREY, np.uint8)
+        image = np.full((height, width, 4 if is_cmyk else 3), truncation.GREY, np.uint8)
         try:
             simplejpeg.decode_jpeg(encoded, space, buffer=image, strict=False)
         except ValueError:
             # It is as strict as ever about headers.
-            return _decode_jpeg_by_pillow(encoded, max_pixels), damage
-        if (image == _GREY).all():
+            return _decode_jpeg_leniently(encoded, max_pixels), damage
+        if (image == truncation.GREY).all():
             raise
     return (_inks_to_rgb(image, encoded) if is_cmyk else image), damage
 
 
-def _decode_jpeg_by_pillow(encoded: bytes, max_pixels: int) -> np.ndarray:
+def _decode_jpeg_leniently(encoded: bytes, max_pixels: int) -> np.ndarray:
     """The same libjpeg-turbo with fewer conditions, and no word on its warnings."""
     image = JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
     formats.check_size(image.height, image.width, max_pixels)

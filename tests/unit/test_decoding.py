@@ -114,7 +114,10 @@ REFUSED = {
     ),
     "small": (encode(picture(40, 7), "PNG"), r"at least 8 .* \[40 7\]"),
     "large": (encode(Image.new("L", (12_000, 9_000)), "PNG"), "at most 100000000"),
-    "half a webp": (encode(picture(), "WEBP")[:99], "damaged WebP"),
+    "half a webp": (encode(picture(), "WEBP")[:99], "WebP"),
+    "most of a webp": (
+        encode(picture(), "WEBP")[:-20], "damaged WebP: Premature end"
+    ),
 }  # fmt: skip
 
 

@@ -183,6 +183,92 @@ def test_a_truncated_jpeg_is_read_as_far_as_it_goes(part):
     assert (found[-1, -100:] == 128).all()
 
 
+def scene(mode="RGB"):
+    """A photograph: what is drawn smoothly compresses to a few hundred bytes."""
+    found = astronaut().resize((480, 400))
+    if mode == "RGBA":
+        found.putalpha(Image.linear_gradient("L").resize(found.size))
+        return found
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(found.convert("L")).astype(np.uint16) * 257)
+    return found.quantize(90) if mode == "P" else found.convert(mode)
+
+
+def rows_there(damage, kind):
+    return int(damage.removeprefix(f"truncated: Premature end of {kind} file: ")[:3])
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16", "LA"])
+def test_a_truncated_png_is_read_as_far_as_it_goes(mode, part):
+    whole = encoded(scene(mode), "PNG")
+    found, damage = reading.read(whole[: int(part * len(whole))])
+    rows = rows_there(damage, "PNG")
+    assert 0.5 * part < rows / 400 < 1.5 * part
+    expected = pixels(whole)
+    np.testing.assert_array_equal(found[:rows], expected[:rows])
+    if mode in ("RGB", "L", "I;16", "RGBA", "LA"):
+        assert (found[rows:] == 128).all()
+    assert (found[rows:] != expected[rows:]).any()
+
+
+def test_a_png_without_its_end_has_all_its_pixels():
+    whole = encoded(scene(), "PNG")
+    found, damage = reading.read(whole[:-12])
+    assert damage == "truncated: Premature end of PNG file: 400 of 400 rows are there"
+    np.testing.assert_array_equal(found, pixels(whole))
+
+
+def test_what_is_left_of_a_png_may_be_too_little():
+    whole = encoded(scene(), "PNG")
+    for cut in (whole[:40], whole[:60]):
+        with pytest.raises(PictureError, match="ends before its pixels"):
+            reading.read(cut)
+    wrong = bytearray(whole[:-1000])
+    wrong[20] ^= 1
+    with pytest.raises(PictureError, match="wrong checksum"):
+        reading.read(bytes(wrong))
+    # OpenCV writes no interlaced ones, and Pillow neither: the header alone says so.
+    interlaced = bytearray(whole[:-1000])
+    interlaced[28] = 1
+    interlaced[29:33] = zlib_crc(interlaced[12:29])
+    with pytest.raises(PictureError, match="interlaced"):
+        reading.read(bytes(interlaced))
+
+
+def test_a_small_truncated_png_that_would_unpack_to_gigabytes():
+    data = bytearray(encoded(scene(), "PNG")[:-100])
+    data[16:24] = (65_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib_crc(data[12:29])
+    with pytest.raises(PictureError, match="at most"):
+        reading.read(bytes(data))
+
+
+@pytest.mark.parametrize("part", [0.4, 0.7, 0.97])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_truncated_webp_is_read_as_far_as_it_goes(lossless, mode, part):
+    picture = astronaut().resize((400, 400))
+    if mode == "RGBA":
+        picture.putalpha(230)
+    whole = encoded(picture, "WEBP", lossless=lossless)
+    found, damage = reading.read(whole[: int(part * len(whole))])
+    rows = int(
+        damage.removeprefix("truncated: Premature end of WebP file: ").split()[0]
+    )
+    # Its first part says how all blocks are coded.
+    assert part - 0.35 < rows / 400 < part + 0.2
+    np.testing.assert_array_equal(found[:rows], pixels(whole)[:rows])
+    assert (found[rows:] == 128).all()
+
+
+def test_what_is_left_of_a_webp_may_be_too_little():
+    whole = encoded(astronaut(), "WEBP")
+    for left in (20, 300, len(whole) // 12):
+        with pytest.raises(PictureError, match="truncated WebP: .* bytes are there"):
+            reading.read(whole[:left])
+
+
 def test_a_jpeg_without_its_last_two_bytes_has_all_its_pixels():
     whole = encoded(picture(), "JPEG")
     found, damage = reading.read(whole[:-2])
