@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from released import LITERT
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
 
@@ -77,11 +76,6 @@ def write_model(folder: Path, name: str) -> None:
         variant,
         **options,
     )
-
-
-def write_released(folder: Path) -> None:
-    """The file that the repository carries, under a name that never changes."""
-    shutil.copyfile(LITERT, folder / "released.tflite")
 
 
 def write_broken_models(folder: Path) -> None:

@@ -14,22 +14,27 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import released as released_file
 import tensorflow as tf
 from PIL import Image
+from released import NAME
+from sample_pictures import astronaut
 from web_page import (
     MODELS,
+    WEB,
     chromium,
     install,
     node,
     write_broken_models,
     write_model,
     write_pictures,
-    write_released,
 )
 
 from hydranet_tf.data import graph_decoding
@@ -39,8 +44,10 @@ from hydranet_tf.tasks import TASKS
 
 pytestmark = pytest.mark.web
 
+EXAMPLE = WEB / "public/astronaut.jpg"
+
 SCREENSHOTS = (
-    "1_start", "2_answers", "3_crowd", "4_no_face", "5_face_already",
+    "1_start", "2_example", "2_answers", "3_crowd", "4_no_face", "5_face_already",
     "6_broken_model", "7_phone_start", "8_phone_answers", "9_dark", "10_camera",
     "11_camera_refused",
 )  # fmt: skip
@@ -64,7 +71,6 @@ def inputs(tmp_path_factory) -> Path:
     for name in MODELS:
         write_model(folder, name)
     write_broken_models(folder)
-    write_released(folder)
     write_pictures(folder)
     return folder
 
@@ -72,13 +78,13 @@ def inputs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def released(inputs) -> runtimes.Runtime:
     """The network of presets/ in Python."""
-    return runtimes.load(inputs / "released.tflite")
+    return runtimes.load(released_file.LITERT)
 
 
 @pytest.fixture(scope="module")
 def bound(inputs) -> dict:
     """Of that network's variant."""
-    description, _ = litert_metadata.read(inputs / "released.tflite")
+    description, _ = litert_metadata.read(released_file.LITERT)
     return BOUNDS[description["variant"]]
 
 
@@ -106,6 +112,14 @@ def assert_same(tasks: dict, expected: dict, bound: dict) -> None:
         )
 
 
+def flat(face: predictor.Face) -> dict:
+    """A face of Python as `assert_same` takes it."""
+    values = {name: [value] for name, value in face.predictions.items()}
+    return values | {
+        name: [list(each.values())] for name, each in face.probabilities.items()
+    }
+
+
 def crop_of(face: dict) -> np.ndarray:
     """What the network saw, `[1, side, side, 3]`."""
     side = math.isqrt(len(face["crop"]) // 3)
@@ -127,14 +141,7 @@ def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
     # Canvases hold colour multiplied by alpha in eight bits.
     assert off.max() <= (1 if picture == "clear.png" else 0)
     (expected,) = predictor.Predictor(released, detector=None)(inputs / picture)
-    flat = {
-        "age": [expected.age],
-        "age_low": [expected.age_low],
-        "age_high": [expected.age_high],
-        "gender": [list(expected.probabilities["gender"].values())],
-        "race": [list(expected.probabilities["race"].values())],
-    }
-    assert_same(face["tasks"], flat, bound)
+    assert_same(face["tasks"], flat(expected), bound)
 
 
 @pytest.mark.parametrize("name", ["model", "float16", "dynamic", "int8", "integer"])
@@ -146,25 +153,73 @@ def test_every_variant_answers_as_in_python(report, inputs, name):
     assert f"{name}.tflite: age, gender, race; " in seen["about"]
 
 
-def test_a_found_face_is_cut_where_python_cuts_it(report, inputs, released, bound):
-    """Two detectors, one contract."""
-    seen = report["answers"]["astronaut"]
+# How far a prediction for a face that was found may be from Python's: the same square
+# to a hundredth of its side, sampled by other code. web/README.md states both numbers.
+FOUND = {"years": 0.5, "probability": 0.01}
+
+
+@pytest.mark.parametrize("picture", ["example", "astronaut"])
+def test_a_found_face_is_predicted_as_in_python(
+    report, inputs, released, bound, picture
+):
+    """From the file to the prediction, each on its own."""
+    seen = report["answers"][picture]
     (face,) = seen["faces"]
+    assert seen["error"] is None
     assert seen["status"].startswith("1 face found: ")
     assert seen["picture"] == "The picture, 1 face marked"
     assert_same(face["tasks"], released.predictions(crop_of(face)), bound)
-    ask = predictor.Predictor(released)
-    crop = ask.find(inputs / "astronaut.png").crops[0].astype(int)
-    shown = crop_of(face)[0].astype(int)
-    assert np.abs(shown - crop).mean() < 20
-    assert np.corrcoef(shown.ravel(), crop.ravel())[0, 1] > 0.9
-    # Two cuts, two predictions, near each other.
-    (expected,) = ask(inputs / "astronaut.png")
-    for task in ("gender", "race"):
-        np.testing.assert_allclose(
-            face["tasks"][task], list(expected.probabilities[task].values()), atol=0.15
-        )
-    assert expected.age_low < face["tasks"]["age"][0] < expected.age_high
+    path = EXAMPLE if picture == "example" else inputs / "astronaut.png"
+    (expected,) = predictor.Predictor(released)(path, crops=True)
+    off = np.abs(crop_of(face)[0].astype(int) - expected.crop)
+    assert off.mean() < 1
+    assert_same(face["tasks"], flat(expected), FOUND)
+    # What annotators of her age and gender would see.
+    assert expected.gender == "female" and 25 < face["tasks"]["age"][0] < 60
+
+
+def test_the_page_opens_with_the_released_network(report):
+    assert report["start"]["error"] is None
+    assert report["start"]["about"].startswith(f"{NAME}: age, gender, race; ")
+    assert report["start"]["status"] == (
+        "Choose a picture, drop one on the page, use the camera, or try the portrait."
+    )
+    (built,) = (WEB / "dist/assets").glob("*.tflite")
+    assert built.read_bytes() == released_file.LITERT.read_bytes()
+
+
+def test_the_portrait_is_the_one_of_the_readme():
+    """In the public domain; as JPEG, and nothing else about it changed."""
+    with Image.open(EXAMPLE) as image:
+        off = np.abs(np.asarray(image).astype(int) - np.asarray(astronaut()))
+    assert off.mean() < 2
+
+
+def test_the_parity_can_be_measured_anew(report, tmp_path):
+    """The benchmark behind the figures of web/README.md."""
+    for number, size in enumerate((512, 400)):
+        astronaut().resize((size, size)).save(tmp_path / f"{number}.jpg", quality=95)
+    done = subprocess.run(
+        [sys.executable, WEB.parent / "benchmarks/browser_parity.py",
+         f"--photos={tmp_path}", f"--json={tmp_path / 'parity.json'}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "parity.json").read_text())
+    assert found["same_number_of_faces"] == found["faces_compared"] == 2
+    assert found["age_difference_max"] < FOUND["years"]
+    assert found["same_gender"] == found["same_race"] == 1
+
+
+def test_a_server_without_the_network_is_said(report):
+    answers = report["answers"]
+    assert (
+        "photo_dlib29: The server has no hydranet-"
+        in answers["without_released"]["error"]
+    )
+    assert answers["without_released"]["error"].endswith("choose a model of your own.")
+    assert answers["picture_without_model"]["status"] == "Choose a model."
+    assert len(answers["own_model"]["faces"]) == 1
 
 
 def test_many_faces(report, released, bound):
@@ -210,7 +265,8 @@ def test_a_picture_without_a_face_gets_its_sentence(report):
 
 
 KEPT = (
-    "The model before it, integer.tflite, is still in use, and the answers are its own."
+    "The model before it, integer.tflite, is still in use, and the predictions are "
+    "its own."
 )
 
 
@@ -241,15 +297,18 @@ def test_no_more_is_said_to_stay_than_there_is(report):
     answers = report["answers"]
     for state in ("first_model", "first_picture"):
         assert "before it" not in answers[state]["error"]
-    # A model without a face that it answered for.
+    # A model without a face that it predicted for.
     error = answers["no_face_model_cut"]["error"]
-    assert error.endswith("The model before it, released.tflite, is still in use.")
+    assert error.endswith(f"The model before it, {NAME}, is still in use.")
     assert answers["no_face_model_cut"]["faces"] == []
 
 
 def test_files_may_be_dropped(report):
     dropped, chosen = report["answers"]["dropped"], report["answers"]["astronaut"]
-    assert dropped["faces"][0]["tasks"] == chosen["faces"][0]["tasks"]
+    assert dropped["faces"][0]["crop"] != []
+    assert dropped["about"].startswith("model.tflite: ")
+    assert dropped["status"].startswith("1 face found: ")
+    assert chosen["about"].startswith(f"{NAME}: ")
 
 
 def test_a_camera_is_answered(report, released, bound):
@@ -294,9 +353,12 @@ def test_threads_where_the_headers_allow_them(report):
 
 def test_by_keyboard(report):
     keyboard = report["keyboard"]
-    assert keyboard["focused"] == ["model-file", "picture-file", "camera", "whole"]
+    assert keyboard["focused"] == [
+        "example", "picture-file", "camera", "whole", "model-file",
+    ]  # fmt: skip
     assert keyboard["before"]["status"].startswith("1 face found")
     assert keyboard["after"]["status"].startswith("The picture was taken as a face")
+    assert keyboard["model"]["about"].startswith("model.tflite: ")
 
 
 def test_for_screen_readers(report):
@@ -304,10 +366,11 @@ def test_for_screen_readers(report):
     assert report["axe"] == {"start": [], "answers": [], "phone_dark": []}
     for line in (
         'heading "Face attributes on this device" [level=1]',
-        'button "Choose a model"',
+        'button "Try a portrait"',
+        'button "Choose another model"',
         'button "Choose a picture"',
         'button "Use the camera"',
-        'checkbox "It is one face, cut already"',
+        'checkbox "It is one face, cropped already"',
         'img "The picture, 1 face marked"',
         "status: ",
         'heading "age" [level=4]',

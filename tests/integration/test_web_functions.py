@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from sample_pictures import astronaut
-from source_files import write_lists
-from web_page import WEB, install, node, write_broken_models, write_model
+from sample_pictures import astronaut, background, crowd
+from web_page import install, node, write_broken_models, write_model
 
 from hydranet_tf.data import crops, detection, graph_decoding, yunet
 from hydranet_tf.inference import litert_metadata
@@ -47,14 +45,37 @@ def packed(image: np.ndarray) -> dict:
     return {"width": width, "height": height, "levels": levels}
 
 
-def floats(values: np.ndarray) -> str:
-    return base64.b64encode(values.astype("<f4").tobytes()).decode()
-
-
 def unpacked(text: str, size: int) -> np.ndarray:
     levels = np.frombuffer(base64.b64decode(text), np.uint8)
     return levels.reshape(size, size, 3).astype(int)
 
+
+def scene(angle: float) -> np.ndarray:
+    """The portrait, turned, in a larger picture."""
+    picture = background(1400, 700)
+    face = astronaut().resize((400, 400)).convert("RGBA")
+    face = face.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    picture.paste(face, (500, 60), face)
+    return np.asarray(picture)
+
+
+# One step of the search each: upright; turned in the plane; on its side, alone; small
+# and many; larger than a tile; cut by the border; none.
+PICTURES = {
+    "upright": np.asarray(astronaut()),
+    "turned": scene(30),
+    "upside down": scene(180),
+    "on its side": np.ascontiguousarray(np.rot90(np.asarray(astronaut()))),
+    "many": np.asarray(crowd(4, 3, 150)),
+    "wide": np.tile(np.asarray(crowd(2, 2, 350)), (1, 4, 1)),
+    "cut": np.ascontiguousarray(np.asarray(astronaut())[:, 215:]),
+    "none": np.asarray(background(500, 400)),
+}
+FACES = {
+    "upright": 1, "turned": 1, "upside down": 1, "on its side": 1, "many": 12,
+    "wide": 16, "cut": 1, "none": 0,
+}  # fmt: skip
+SCALES = ((150, 150, 0.5), (150, 120, 0.37), (97, 150, 0.81), (60, 60, 1 / 3))
 
 # Corner and upper edge: level, turned, small, beyond each side of the picture.
 SQUARES = (
@@ -74,21 +95,13 @@ def questions(inputs):
     noise = rng.integers(0, 256, (150, 150, 3)).astype(np.uint8)
     points = rng.uniform(0, 200, (3, 5, 2))
     target = list(crops.CONTRACT["points"].values())
-    scores = np.full(48 * 48, -5.0)
-    # Two neighbours that see one face, and one that sees another, larger one.
-    scores[[48 * 10 + 10, 48 * 10 + 11, 48 * 30 + 30]] = 2.0, 1.0, 3.0
-    rows = np.zeros((48 * 48, 16))
-    rows[:, 2:4] = 20
-    rows[48 * 30 + 30, 2:4] = 40
-    rows[:, 4:] = np.arange(12)
     return {
         "image": image,
         "noise": noise,
         "points": points,
-        "scores": scores,
         "asked": {
             "locate": [[found.tolist(), target] for found in points],
-            "cut": [
+            "crop": [
                 {
                     "image": packed(image),
                     "square": {
@@ -107,15 +120,11 @@ def questions(inputs):
                 str(inputs / f"{name}.tflite")
                 for name in ("model", "cut", "foreign", "damaged")
             ],
-            "input": [packed(np.ascontiguousarray(image[:96, :96])), packed(image)],
-            "faces": [
-                {
-                    "image": packed(np.zeros((192, 384, 3), np.uint8)),
-                    "regressors": floats(rows),
-                    "scores": floats(scores),
-                    "contract": crops.CONTRACT["points"],
-                }
+            "scaled": [
+                {"image": packed(noise[:height, :width]), "scale": scale}
+                for height, width, scale in SCALES
             ],
+            "find": [packed(picture) for picture in PICTURES.values()],
         },
     }
 
@@ -137,7 +146,7 @@ def test_a_face_is_located_as_python_does(answers, questions):
 
 
 def test_a_square_is_cut_as_python_does(answers, questions):
-    for found, (corner, across) in zip(answers["cut"], SQUARES, strict=True):
+    for found, (corner, across) in zip(answers["crop"], SQUARES, strict=True):
         expected = crops.crop(questions["image"], crops.Square(corner, across), 32)
         off = np.abs(unpacked(found, 32) - expected)
         # OpenCV interpolates in steps of a 32nd of a pixel.
@@ -163,55 +172,41 @@ def test_descriptions_are_read_as_python_does(answers, inputs):
     assert damaged["known"] and "damaged" in damaged["error"]
 
 
-def test_the_detector_sees_the_whole_picture(answers, questions):
-    twice, fitted = (
-        np.frombuffer(base64.b64decode(text), "<f4").reshape(192, 192, 3)
-        for text in answers["input"]
-    )
-    expected = questions["image"][:96, :96].repeat(2, 0).repeat(2, 1) / 127.5 - 1
-    np.testing.assert_allclose(twice, expected, atol=1e-6)
-    # 150 x 130 pixels in 192 x 192: 12.8 rows above and below are left black.
-    assert (fitted[[0, 12, 179, 191]] == -1).all()
-    assert (fitted[[13, 178]] > -1).any()
+def test_beyond_a_picture_it_is_black_where_that_is_wanted(answers, questions):
+    for found, (corner, across) in zip(answers["black"], SQUARES, strict=True):
+        square = crops.Square(corner, across)
+        expected = crops.sampled(questions["image"], square, 32, cv2.BORDER_CONSTANT)
+        off = np.abs(unpacked(found, 32) - expected)
+        # A 32nd of a pixel from white to black.
+        assert off.max() <= 8
+        assert off.mean() <= 0.5
 
 
-def test_neighbours_are_one_face(answers):
-    large, small = answers["faces"][0]
-    # In a picture twice as wide as the input, which lies 48 input pixels down.
-    centre = 2 * np.array([30.5 * 4, 30.5 * 4 - 48])
-    np.testing.assert_allclose(
-        large["box"], [*(centre - 40), *(centre + 40)], rtol=1e-6
-    )
-    first, second = (1 / (1 + np.exp(-x)) for x in (2.0, 1.0))
-    x = (10.5 * first + 11.5 * second) / (first + second)
-    centre = 2 * np.array([x * 4, 10.5 * 4 - 48])
-    np.testing.assert_allclose(
-        small["box"], [*(centre - 20), *(centre + 20)], rtol=1e-6
-    )
-    assert small["score"] == pytest.approx(first)
-    # Eyes and mouth: the first, second and fourth of six points.
-    expected = [centre + 2 * np.array(p) for p in ((0, 1), (2, 3), (6, 7))]
-    np.testing.assert_allclose(small["points"], expected, rtol=1e-6)
+def test_pictures_are_shrunk_as_opencv_does(answers, questions):
+    for text, (height, width, scale) in zip(answers["scaled"], SCALES, strict=True):
+        size = round(width * scale), round(height * scale)
+        expected = cv2.resize(
+            questions["noise"][:height, :width], size, interpolation=cv2.INTER_AREA
+        )
+        found = np.frombuffer(base64.b64decode(text), np.uint8)
+        assert np.abs(found.reshape(expected.shape).astype(int) - expected).max() <= 1
 
 
-def test_the_detector_can_be_measured_anew(packages, tmp_path):
-    """Faces that are cut to the contract are found where they are."""
-    pixels = np.asarray(astronaut())
-    (face,) = yunet.find_faces(pixels)
-    face_crop = crops.crop(pixels, crops.locate(face), 200)
-    names = ["41_1_0_1.png", "41_1_0_2.png"]
-    for name in names:
-        Image.fromarray(face_crop).save(tmp_path / name)
-    write_lists(tmp_path, validation=names)
-    done = subprocess.run(
-        [sys.executable, WEB.parent / "benchmarks/browser_detector.py",
-         f"--data={tmp_path}", f"--split_lists={tmp_path}",
-         f"--json={tmp_path / 'raw.json'}"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "raw.json").read_text())
-    assert found["with_one_face"] == found["chips"] == 2
-    assert found["squares"]["scale_error_percent"] < 10
-    assert found["squares"]["shift_error_percent"] < 5
-    assert np.abs(list(found["offsets"].values())).max() < 0.08
+@pytest.mark.parametrize("name", PICTURES)
+def test_faces_are_found_where_python_finds_them(answers, name):
+    """The same faces, boxes and points to a part of the crop's side."""
+    found = answers["find"][list(PICTURES).index(name)]
+    expected = yunet.find_faces(PICTURES[name])
+    assert len(found) == len(expected) == FACES[name]
+    for face in expected:
+        square = crops.locate(face)
+        near = min(
+            found, key=lambda one: np.abs(np.subtract(one["box"], face.box)).max()
+        )
+        off = np.subtract(near["points"], face.landmarks)
+        assert np.abs(off).max() < 0.01 * square.side
+        assert np.abs(np.subtract(near["box"], face.box)).max() < 0.02 * square.side
+        assert near["score"] == pytest.approx(face.score, abs=0.01)
+        assert complex(*near["square"]["across"]) == pytest.approx(
+            square.across, abs=0.01 * square.side
+        )

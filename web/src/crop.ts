@@ -1,5 +1,5 @@
 /**
- * Cuts a face out of a picture as hydranet_tf/data/crops.py does, and brings it to the
+ * Crops a face out of a picture as hydranet_tf/data/crops.py does, and brings it to the
  * network's size as hydranet_tf/data/graph_decoding.py does.
  */
 
@@ -19,8 +19,8 @@ export interface Square {
   across: Position;
 }
 
-/** The largest chip that is cut before the resize, as in crops.py. */
-const LARGEST_CHIP = 2048;
+/** The largest crop that is taken before the resize, as in crops.py. */
+const LARGEST_CROP = 2048;
 
 export function side(square: Square): number {
   return Math.hypot(...square.across);
@@ -69,38 +69,60 @@ function mean(points: Position[]): Position {
   return [sum[0] / points.length, sum[1] / points.length];
 }
 
-/** Cuts a square out; beyond the picture its edge is repeated. */
-export function cut(picture: Picture, square: Square, size: number): Picture {
+/** Crops a square; beyond the picture its edge is repeated. */
+export function crop(picture: Picture, square: Square, size: number): Picture {
   // As many whole pixels for each of the result's as keep the picture's
   // resolution; then the resize that every image takes.
-  const finest = Math.floor(LARGEST_CHIP / size);
+  const finest = Math.floor(LARGEST_CROP / size);
   const finer = Math.max(1, Math.min(Math.ceil(side(square) / size), finest));
-  const n = size * finer;
+  return resize(sampled(picture, square, size * finer), size);
+}
+
+/**
+ * The pixels of a square, by bilinear interpolation.
+ *
+ * @param n how many to a side.
+ * @param beyond what lies beyond the picture: its edge, or black.
+ */
+export function sampled(
+  picture: Picture,
+  square: Square,
+  n: number,
+  beyond: "edge" | "black" = "edge",
+): Picture {
   const [stepX, stepY] = [square.across[0] / n, square.across[1] / n];
-  const levels = new Uint8Array(3 * n * n);
-  const { width, height } = picture;
+  const levels = new Uint8ClampedArray(3 * n * n);
+  const { width, height, levels: source } = picture;
   for (let row = 0; row < n; row++) {
     for (let column = 0; column < n; column++) {
-      // Pixel j of the chip is centred at (j + 0.5) / n of its side.
+      // Pixel j of the result is centred at (j + 0.5) / n of its side.
       const [i, j] = [column + 0.5, row + 0.5];
       const x = square.corner[0] + stepX * i - stepY * j - 0.5;
       const y = square.corner[1] + stepY * i + stepX * j - 0.5;
       const [left, top] = [Math.floor(x), Math.floor(y)];
-      const [right, below] = [x - left, y - top];
-      const x0 = Math.min(Math.max(left, 0), width - 1);
-      const x1 = Math.min(Math.max(left + 1, 0), width - 1);
-      const y0 = Math.min(Math.max(top, 0), height - 1) * width;
-      const y1 = Math.min(Math.max(top + 1, 0), height - 1) * width;
+      let [right, below] = [x - left, y - top];
+      let [nearX, nearY] = [1 - right, 1 - below];
+      if (beyond === "black") {
+        if (left < 0 || left >= width) nearX = 0;
+        if (left < -1 || left >= width - 1) right = 0;
+        if (top < 0 || top >= height) nearY = 0;
+        if (top < -1 || top >= height - 1) below = 0;
+      }
+      const x0 = 3 * Math.min(Math.max(left, 0), width - 1);
+      const x1 = 3 * Math.min(Math.max(left + 1, 0), width - 1);
+      const y0 = 3 * Math.min(Math.max(top, 0), height - 1) * width;
+      const y1 = 3 * Math.min(Math.max(top + 1, 0), height - 1) * width;
+      const target = 3 * (row * n + column);
       for (let channel = 0; channel < 3; channel++) {
-        const at = (pixel: number) => picture.levels[3 * pixel + channel]!;
-        const upper = at(y0 + x0) * (1 - right) + at(y0 + x1) * right;
-        const lower = at(y1 + x0) * (1 - right) + at(y1 + x1) * right;
-        const level = upper * (1 - below) + lower * below;
-        levels[3 * (row * n + column) + channel] = Math.round(level);
+        const upper =
+          source[y0 + x0 + channel]! * nearX + source[y0 + x1 + channel]! * right;
+        const lower =
+          source[y1 + x0 + channel]! * nearX + source[y1 + x1 + channel]! * right;
+        levels[target + channel] = upper * nearY + lower * below;
       }
     }
   }
-  return resize({ width: n, height: n, levels }, size);
+  return { width: n, height: n, levels: new Uint8Array(levels.buffer) };
 }
 
 /** The largest centred square: what a picture that is a face already gives. */
@@ -127,24 +149,24 @@ export function resize(square: Picture, size: number): Picture {
   const n = square.width;
   const weights = Array.from({ length: size }, (_, i) => weightsOf(i, n, size));
   const down = new Float32Array(3 * size * n);
-  weights.forEach(({ first, shares }, y) => {
+  weights.forEach(({ first, fractions }, y) => {
     const row = down.subarray(3 * y * n, 3 * (y + 1) * n);
-    shares.forEach((share, k) => {
+    fractions.forEach((fraction, k) => {
       const from = 3 * (first + k) * n;
       for (let x = 0; x < row.length; x++) {
-        row[x]! += Math.fround(share * square.levels[from + x]!);
+        row[x]! += Math.fround(fraction * square.levels[from + x]!);
       }
     });
   });
   const levels = new Uint8ClampedArray(3 * size * size);
   const sum = new Float32Array(3);
   for (let y = 0; y < size; y++) {
-    weights.forEach(({ first, shares }, x) => {
+    weights.forEach(({ first, fractions }, x) => {
       sum.fill(0);
-      shares.forEach((share, k) => {
+      fractions.forEach((fraction, k) => {
         const from = 3 * (y * n + first + k);
         for (let channel = 0; channel < 3; channel++) {
-          sum[channel]! += Math.fround(share * down[from + channel]!);
+          sum[channel]! += Math.fround(fraction * down[from + channel]!);
         }
       });
       // A clamped array rounds ties to even.
@@ -155,7 +177,7 @@ export function resize(square: Picture, size: number): Picture {
 }
 
 /**
- * The first source pixel that makes up target pixel `i`, and the shares of it and
+ * The first source pixel that makes up target pixel `i`, and the fractions of it and
  * its followers: a triangle as wide as the picture shrinks.
  */
 function weightsOf(i: number, n: number, size: number) {
@@ -166,11 +188,11 @@ function weightsOf(i: number, n: number, size: number) {
   const first = Math.max(0, Math.ceil(f(f(centre - radius) - 0.5)));
   const last = Math.min(n - 1, Math.floor(f(f(centre + radius) - 0.5)));
   const narrow = f(1 / radius);
-  const shares = Float32Array.from({ length: last - first + 1 }, (_, k) => {
+  const fractions = Float32Array.from({ length: last - first + 1 }, (_, k) => {
     const distance = Math.abs(f(first + k + 0.5 - centre));
     return Math.max(0, f(1 - f(distance * narrow)));
   });
-  const sum = shares.reduce((a, b) => f(a + b), 0);
-  const share = f(1 / sum);
-  return { first, shares: shares.map((one) => one * share) };
+  const sum = fractions.reduce((a, b) => f(a + b), 0);
+  const fraction = f(1 / sum);
+  return { first, fractions: fractions.map((one) => one * fraction) };
 }

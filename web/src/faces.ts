@@ -1,67 +1,64 @@
-/** From a picture to its faces with answers: find, cut, answer. */
-import type { CompiledModel } from "@litertjs/core";
-import detectorUrl from "@mediapipe/face_detection/face_detection_full_range.tflite?url";
-import { type Picture, type Square, centred, cut, resize } from "./crop";
-import { INPUT_SIDE, type Face, faces, input, squareOf } from "./detect";
-import type { Answers, Model } from "./model";
-import { compile, run } from "./runtime";
+/** From a picture to its faces with predictions: find, crop, predict. */
+import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+import yunetUrl from "../../hydranet_tf/data/face_detector/face_detection_yunet_2023mar.onnx?url";
+import { type Picture, type Square, centred, crop, resize } from "./crop";
+import { type Face, findFaces, squareOf } from "./detect";
+import { fetched } from "./fetched";
+import type { Model, Predictions } from "./model";
+import { type Network, open } from "./yunet";
 
-export interface AnsweredFace {
+export interface PredictedFace {
   /** Absent where the picture was taken as a face and nothing was searched. */
   box?: Face["box"];
   square?: Square;
   /** What the network saw. */
   crop: Picture;
-  answers: Answers;
-  /** To cut the face and to answer. */
+  predictions: Predictions;
+  /** To crop the face and to predict. */
   milliseconds: number;
 }
 
-let detector: Promise<CompiledModel> | undefined;
+let detector: Promise<Network> | undefined;
 
 /** The faces of a picture, largest first. */
-export async function find(picture: Picture): Promise<Face[]> {
+async function find(picture: Picture): Promise<Face[]> {
   detector ??= loadDetector().catch((error: unknown) => {
+    // A broken connection may be whole the next time.
     detector = undefined;
     throw error;
   });
-  const shape = [1, INPUT_SIDE, INPUT_SIDE, 3];
-  const outputs = Object.values(await run(await detector, input(picture), shape));
-  // The longer of its two outputs has boxes and points, the other scores.
-  const [scores, rows] = outputs.sort((a, b) => a.length - b.length);
-  return faces(picture, rows as Float32Array, scores as Float32Array);
+  return findFaces(picture, await detector);
 }
 
-async function loadDetector(): Promise<CompiledModel> {
-  const response = await fetch(detectorUrl);
-  if (!response.ok) throw new Error(`${detectorUrl}: ${response.status}`);
-  return compile(new Uint8Array(await response.arrayBuffer()));
+async function loadDetector(): Promise<Network> {
+  const [model, wasm] = await Promise.all([fetched(yunetUrl), fetched(wasmUrl)]);
+  return open(model, wasm.buffer);
 }
 
-/** Finds and answers every face. */
-export async function answerFaces(
+/** Finds every face and predicts for it. */
+export async function predictFaces(
   model: Model,
   picture: Picture,
-): Promise<AnsweredFace[]> {
-  const answered: AnsweredFace[] = [];
+): Promise<PredictedFace[]> {
+  const predicted: PredictedFace[] = [];
   for (const face of await find(picture)) {
     const start = performance.now();
     const square = squareOf(face, model.description.face.points);
-    const crop = cut(picture, square, model.description.image_size);
-    const answers = await model.answer(crop);
+    const cropped = crop(picture, square, model.description.image_size);
+    const predictions = await model.predict(cropped);
     const milliseconds = performance.now() - start;
-    answered.push({ box: face.box, square, crop, answers, milliseconds });
+    predicted.push({ box: face.box, square, crop: cropped, predictions, milliseconds });
   }
-  return answered;
+  return predicted;
 }
 
-/** Answers a picture that is a face already, cut as training faces are. */
-export async function answerWhole(
+/** Predicts for a picture that is a face already, cropped as training faces are. */
+export async function predictWhole(
   model: Model,
   picture: Picture,
-): Promise<AnsweredFace[]> {
+): Promise<PredictedFace[]> {
   const start = performance.now();
-  const crop = resize(centred(picture), model.description.image_size);
-  const answers = await model.answer(crop);
-  return [{ crop, answers, milliseconds: performance.now() - start }];
+  const cropped = resize(centred(picture), model.description.image_size);
+  const predictions = await model.predict(cropped);
+  return [{ crop: cropped, predictions, milliseconds: performance.now() - start }];
 }

@@ -16,7 +16,7 @@ export interface Task {
   classes: string[];
   low: number;
   high: number;
-  /** Of a regression; "distribution" answers with an interval too. */
+  /** Of a regression; "distribution" predicts an interval too. */
   head?: string;
 }
 
@@ -69,7 +69,7 @@ export async function read(content: Uint8Array): Promise<Description> {
   const text = files[DESCRIPTION];
   if (!text) {
     throw new ModelError(
-      "This file does not say what it answers: expected a .tflite file made by " +
+      "This file does not say what it predicts: expected a .tflite file made by " +
         `export.py, with ${DESCRIPTION} at its end. It was cut short, or made by ` +
         "something else. Copy it again, or export again.",
     );

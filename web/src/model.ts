@@ -1,11 +1,11 @@
-/** An exported network: the picture of a face in, answers by name out. */
+/** An exported network: the picture of a face in, predictions by name out. */
 import type { CompiledModel } from "@litertjs/core";
 import type { Picture } from "./crop";
 import { type Description, ModelError, outputsOf, read } from "./metadata";
 import { compile, run } from "./runtime";
 
 /** By output name: values in the task's unit, or probabilities of its classes. */
-export type Answers = Record<string, number[]>;
+export type Predictions = Record<string, number[]>;
 
 export class Model {
   private constructor(
@@ -40,7 +40,7 @@ export class Model {
       const model = new Model(description, compiled);
       // The first run is the slowest and no measure; and what cannot run shall be
       // known now.
-      await model.answer(black(description.image_size));
+      await model.predict(black(description.image_size));
       return model;
     } catch (error) {
       compiled?.delete();
@@ -51,8 +51,8 @@ export class Model {
     }
   }
 
-  /** Answers for a face of `image_size` pixels a side. */
-  async answer(face: Picture): Promise<Answers> {
+  /** Predictions for a face of `image_size` pixels a side. */
+  async predict(face: Picture): Promise<Predictions> {
     const { inputs, outputs, image_size: size } = this.description;
     // Levels are what the network takes; only their type differs by variant.
     const takesBytes = inputs.images.dtype === "uint8";

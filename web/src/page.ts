@@ -1,15 +1,22 @@
-/** What happens when: files chosen or dropped, the camera, and their answers. */
+/** What happens when: files chosen or dropped, the camera, and their predictions. */
+import licence from "../../hydranet_tf/data/face_detector/LICENSE?raw";
+import releasedUrl from "../../hydranet_tf/presets/photo_dlib29/hydranet.tflite?url";
 import { CameraError, open } from "./camera";
 import type { Picture } from "./crop";
 import { PictureError, decode, grab } from "./decode";
-import { type AnsweredFace, answerFaces, answerWhole } from "./faces";
+import { type PredictedFace, predictFaces, predictWhole } from "./faces";
+import { ConnectionError, fetched } from "./fetched";
 import { ModelError } from "./metadata";
 import { Model } from "./model";
 import { start } from "./runtime";
 import { clearFaces, counted, element, modelLine, showFaces, showPicture } from "./view";
 
+/** The network that is there when the page opens; the build takes it from the package. */
+const RELEASED = "photo_dlib29";
+
 const modelFile = element<HTMLInputElement>("model-file");
 const pictureFile = element<HTMLInputElement>("picture-file");
+const exampleButton = element<HTMLButtonElement>("example");
 const cameraButton = element<HTMLButtonElement>("camera");
 const whole = element<HTMLInputElement>("whole");
 
@@ -19,7 +26,7 @@ let picture: Picture | undefined;
 let camera: MediaStream | undefined;
 
 // One thing at a time, in the order in which it was asked for: a model must not go
-// while it answers.
+// while it predicts.
 let last: Promise<void> = Promise.resolve();
 
 function inTurn(work: () => Promise<void>): Promise<void> {
@@ -56,11 +63,11 @@ function fail(error: unknown): void {
 
 /** Whether the message is for the user; all else is a fault of the page. */
 function isKnown(error: unknown): error is Error {
-  return [ModelError, PictureError, CameraError].some((k) => error instanceof k);
+  return [ModelError, PictureError, CameraError, ConnectionError].some((k) => error instanceof k);
 }
 
 /** Says of a refused file its name, and what the page still shows instead. */
-function refused(error: unknown, file: File, kept: string): unknown {
+function refused(error: unknown, file: { name: string }, kept: string): unknown {
   if (isKnown(error)) error.message = `${file.name}: ${error.message} ${kept}`.trim();
   return error;
 }
@@ -78,14 +85,42 @@ function useModel(file: File): Promise<void> {
     const loaded = await Model.load(content).catch((error: unknown) => {
       // Most exports have one name: "before" tells the two files apart.
       const inUse = model ? `The model before it, ${modelName}, is still in use` : "";
-      const answers = element("results").hidden ? "." : ", and the answers are its own.";
-      throw refused(error, file, inUse && inUse + answers);
+      const predictions = element("results").hidden
+        ? "."
+        : ", and the predictions are its own.";
+      throw refused(error, file, inUse && inUse + predictions);
     });
-    model?.delete();
-    model = loaded;
-    modelName = file.name;
-    element("model-about").textContent = modelLine(file.name, model.description);
-    await answer();
+    await take(loaded, file.name);
+  });
+}
+
+function useReleased(): Promise<void> {
+  return inTurn(async () => {
+    say(`Loading the network ${RELEASED} …`);
+    const loaded = await fetched(releasedUrl)
+      .then((content) => Model.load(content))
+      .catch((error: unknown) => {
+        throw refused(error, { name: RELEASED }, "Or choose a model of your own.");
+      });
+    await take(loaded, RELEASED);
+  });
+}
+
+async function take(loaded: Model, name: string): Promise<void> {
+  model?.delete();
+  model = loaded;
+  modelName = name;
+  element("model-about").textContent = modelLine(name, model.description);
+  await predict();
+}
+
+/** The portrait that comes with the page. */
+function useExample(): Promise<void> {
+  stopCamera();
+  return inTurn(async () => {
+    say("Reading the portrait …");
+    picture = await decode(new Blob([await fetched("astronaut.jpg")]));
+    await predict();
   });
 }
 
@@ -98,41 +133,41 @@ function usePicture(file: File): Promise<void> {
       const kept = picture ? "The picture that is shown is the one before it." : "";
       throw refused(error, file, kept);
     });
-    await answer();
+    await predict();
   });
 }
 
-/** Answers the picture that is there with the model that is there. */
-async function answer(): Promise<void> {
+/** Predicts for the picture that is there with the model that is there. */
+async function predict(): Promise<void> {
   if (!picture) {
-    say("Now choose a picture, drop one on the page, or use the camera.");
+    say("Choose a picture, drop one on the page, use the camera, or try the portrait.");
     return;
   }
   if (!model) {
     clearFaces();
     showPicture(picture);
-    say("Now choose a model.");
+    say("Choose a model.");
     return;
   }
   if (!camera) {
-    // Yesterday's answers do not stand beside today's picture.
+    // Predictions do not stand beside a picture that they are not of.
     clearFaces();
     showPicture(picture);
-    say(whole.checked ? "Answering …" : "Looking for faces …");
+    say(whole.checked ? "Predicting …" : "Looking for faces …");
     await painted();
   }
-  const answers = whole.checked ? answerWhole : answerFaces;
-  const found = await answers(model, picture);
+  const predicted = whole.checked ? predictWhole : predictFaces;
+  const found = await predicted(model, picture);
   showPicture(picture, found);
   showFaces(model.description.tasks, found);
   say(await summary(found));
 }
 
-async function summary(found: AnsweredFace[]): Promise<string> {
+async function summary(found: PredictedFace[]): Promise<string> {
   if (!found.length) {
     const hint = camera
       ? "Come closer, or turn to the light."
-      : "If it is a face that fills the picture, tick “It is one face, cut already”.";
+      : "If it is a face that fills the picture, tick “It is one face, cropped already”.";
     return `No face was found. ${hint}`;
   }
   const what = whole.checked
@@ -169,7 +204,7 @@ async function startCamera(): Promise<void> {
     await inTurn(async () => {
       if (camera !== stream) return;
       picture = grab(video, video.videoWidth, video.videoHeight);
-      await answer();
+      await predict();
     });
     await painted();
   }
@@ -177,7 +212,7 @@ async function startCamera(): Promise<void> {
   if (camera === stream) stopCamera();
 }
 
-/** The last frame and its answers stay. */
+/** The last frame and its predictions stay. */
 function stopCamera(): void {
   camera?.getTracks().forEach((track) => track.stop());
   camera = undefined;
@@ -195,8 +230,9 @@ function onChoice(input: HTMLInputElement, use: (file: File) => Promise<void>): 
 onChoice(modelFile, useModel);
 onChoice(pictureFile, usePicture);
 whole.addEventListener("change", () => {
-  if (picture && !camera) void inTurn(answer);
+  if (picture && !camera) void inTurn(predict);
 });
+exampleButton.addEventListener("click", () => void useExample());
 cameraButton.addEventListener("click", () => {
   if (camera) stopCamera();
   else void startCamera();
@@ -216,4 +252,5 @@ addEventListener("drop", (event) => {
   }
 });
 
-say("Choose a model first.");
+element("licence").textContent = licence;
+void useReleased();

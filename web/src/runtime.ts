@@ -12,7 +12,7 @@ const MOST_THREADS = 4;
 
 let started: Promise<number> | undefined;
 
-/** Starts LiteRT where it has not started yet; answers with its threads. */
+/** Starts LiteRT where it has not started yet; gives its threads. */
 export function start(): Promise<number> {
   started ??= load().catch((error: unknown) => {
     // A broken connection may be whole the next time.

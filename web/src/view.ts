@@ -1,17 +1,17 @@
 /** What the page shows: the picture with its boxes, and a card for each face. */
 import { type Picture, type Position, corners } from "./crop";
 import { draw } from "./decode";
-import type { AnsweredFace } from "./faces";
+import type { PredictedFace } from "./faces";
 import { type Description, type Task, outputsOf } from "./metadata";
 
-/** Share of the probability within an interval: distributions.py, INTERVAL. */
+/** Fraction of the probability within an interval: distributions.py, INTERVAL. */
 const INTERVAL = "80 %";
 
 export function element<T extends HTMLElement>(id: string): T {
   return document.getElementById(id) as T;
 }
 
-/** A model in a line: what it answers, how it computes, how many pixels it sees. */
+/** A model in a line: what it predictions, how it computes, how many pixels it sees. */
 export function modelLine(name: string, description: Description): string {
   const tasks = description.tasks.map((task) => task.name).join(", ");
   const size = description.image_size;
@@ -19,7 +19,7 @@ export function modelLine(name: string, description: Description): string {
 }
 
 /** Draws a picture with a numbered square on each face that was found. */
-export function showPicture(picture: Picture, found: AnsweredFace[] = []): void {
+export function showPicture(picture: Picture, found: PredictedFace[] = []): void {
   const canvas = element<HTMLCanvasElement>("picture");
   canvas.width = picture.width;
   canvas.height = picture.height;
@@ -70,7 +70,7 @@ function tag(
 }
 
 /** Replaces the cards. */
-export function showFaces(tasks: Task[], found: AnsweredFace[]): void {
+export function showFaces(tasks: Task[], found: PredictedFace[]): void {
   element("results").hidden = found.length === 0;
   const cards = found.map((face, i) => card(tasks, face, i, found.length));
   element("faces").replaceChildren(...cards);
@@ -85,32 +85,32 @@ export function counted(faces: number): string {
   return faces === 1 ? "1 face" : `${faces} faces`;
 }
 
-function card(tasks: Task[], face: AnsweredFace, i: number, all: number) {
+function card(tasks: Task[], face: PredictedFace, i: number, all: number) {
   const title = all > 1 ? `Face ${i + 1}` : "Face";
   const crop = draw(face.crop);
   crop.setAttribute("role", "img");
   crop.setAttribute("aria-label", `${title}: what the network saw`);
   const time = make("p", "about", `${face.milliseconds.toFixed(0)} ms`);
-  time.title = "To cut the face out and to answer";
+  time.title = "To crop the face and to predict";
   const head = make("div", "head");
   head.append(crop, make("h3", "", title), time);
   const item = make("li", "card");
-  item.append(head, ...tasks.map((task) => answer(task, face)));
+  item.append(head, ...tasks.map((task) => prediction(task, face)));
   return item;
 }
 
-function answer(task: Task, face: AnsweredFace): HTMLElement {
+function prediction(task: Task, face: PredictedFace): HTMLElement {
   const group = make("section", "task");
   group.dataset.task = task.name;
   group.append(make("h4", "", task.name));
   if (task.kind === "regression") group.append(...regression(task, face));
-  else group.append(classes(task, face.answers[task.name]!));
+  else group.append(classes(task, face.predictions[task.name]!));
   return group;
 }
 
 /** The value, and on a line over the task's range the interval it may have. */
-function regression(task: Task, { answers }: AnsweredFace): HTMLElement[] {
-  const [value, low, high] = outputsOf(task).map((name) => answers[name]![0]!);
+function regression(task: Task, { predictions }: PredictedFace): HTMLElement[] {
+  const [value, low, high] = outputsOf(task).map((name) => predictions[name]![0]!);
   const text = make("p", "value");
   text.append(data(value!, value!.toFixed(0)), ` ${task.unit}`);
   if (low === undefined || high === undefined) return [text];
@@ -124,10 +124,10 @@ function regression(task: Task, { answers }: AnsweredFace): HTMLElement[] {
   text.append(interval);
   const line = make("div", "line");
   line.setAttribute("aria-hidden", "true");
-  const share = (x: number) => (x - task.low) / (task.high - task.low);
-  line.style.setProperty("--low", String(share(low)));
-  line.style.setProperty("--value", String(share(value!)));
-  line.style.setProperty("--high", String(share(high)));
+  const fraction = (x: number) => (x - task.low) / (task.high - task.low);
+  line.style.setProperty("--low", String(fraction(low)));
+  line.style.setProperty("--value", String(fraction(value!)));
+  line.style.setProperty("--high", String(fraction(high)));
   line.append(make("span", "range"), make("span", "point"));
   const ends = make("div", "ends");
   ends.setAttribute("aria-hidden", "true");
@@ -143,7 +143,7 @@ function classes(task: Task, probabilities: number[]): HTMLElement {
     const probability = probabilities[k]!;
     const bar = make("span", "bar");
     bar.setAttribute("aria-hidden", "true");
-    bar.style.setProperty("--share", String(probability));
+    bar.style.setProperty("--fraction", String(probability));
     const percent = data(probability, `${(100 * probability).toFixed(0)} %`);
     const row = make("li", probability === largest ? "largest" : "");
     row.append(make("span", "name", name), bar, percent);

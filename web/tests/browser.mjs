@@ -1,8 +1,7 @@
 // Drives the built page in Chromium and writes down what it saw, for
 // tests/integration/test_web.py: node browser.mjs CHROMIUM INPUTS OUTPUTS
-// INPUTS holds models, of which released.tflite is the one of presets/, pictures and
-// camera.mjpeg; OUTPUTS receives report.json and
-// a screenshot of each main state.
+// INPUTS holds models, pictures and camera.mjpeg; OUTPUTS receives report.json and a
+// screenshot of each main state.
 import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
@@ -27,8 +26,9 @@ async function launch(...args) {
   return chromium.launch({ executablePath, args: ["--no-sandbox", ...args] });
 }
 
-async function visit(browser, url, options = {}) {
+async function visit(browser, url, options = {}, prepare = () => {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  await prepare(context);
   const page = await context.newPage();
   page.on("request", (request) => report.requests.push(request.url()));
   page.on("console", (message) => {
@@ -38,7 +38,16 @@ async function visit(browser, url, options = {}) {
   });
   page.on("pageerror", (error) => report.console.push(String(error)));
   await page.goto(url);
+  await ready(page);
   return page;
+}
+
+/** Until the network that comes with the page is there, or is known not to be. */
+async function ready(page) {
+  await page.waitForFunction(() => !/^(Loading .*)?$/.test(
+    document.getElementById("status").textContent + document.getElementById("error").textContent,
+  ), null, { timeout: 60_000 });
+  await idle(page);
 }
 
 async function idle(page) {
@@ -99,16 +108,20 @@ const browser = await launch();
 // From an empty page to answers, at a desk.
 {
   const page = await visit(browser, server.url);
+  report.start = await seen(page);
   await shot(page, "1_start");
   await inspect(page, "start");
   report.isolated = await page.evaluate(() => self.crossOriginIsolated);
-  // Refused before there is anything that could stay.
-  await useModel(page, "foreign.tflite");
-  report.answers.first_model = await seen(page);
+  // All that a visitor has to do.
+  await page.click("#example");
+  await idle(page);
+  report.answers.example = await seen(page);
+  await shot(page, "2_example");
+  // Refused before there is a picture that could stay.
+  await page.reload();
+  await ready(page);
   await usePicture(page, "broken.jpg");
   report.answers.first_picture = await seen(page);
-  await useModel(page, "released.tflite");
-  report.model = await seen(page);
   await usePicture(page, "astronaut.png");
   report.answers.astronaut = await seen(page);
   report.model_status = report.answers.astronaut.status;
@@ -171,18 +184,22 @@ const browser = await launch();
     await (await chooser).setFiles(file(name));
     await idle(page);
   };
-  for (let i = 0; i < 4; i++) {
+  for (let i = 0; i < 5; i++) {
     await page.keyboard.press("Tab");
     focused.push(await page.evaluate(() => document.activeElement.id));
-    if (focused[i] === "model-file") await choose("released.tflite");
     if (focused[i] === "picture-file") await choose("astronaut.png");
+    if (focused[i] === "whole") {
+      report.keyboard = { before: await seen(page) };
+      await page.keyboard.press("Space");
+      await idle(page);
+      report.keyboard.after = await seen(page);
+      await page.keyboard.press("Space");
+      await idle(page);
+    }
+    if (focused[i] === "model-file") await choose("model.tflite");
   }
-  const before = await seen(page);
-  await page.keyboard.press("Space");
-  await idle(page);
-  report.keyboard = { focused, before, after: await seen(page) };
-  await page.keyboard.press("Space");
-  await idle(page);
+  report.keyboard.focused = focused;
+  report.keyboard.model = await seen(page);
   report.width = await page.evaluate(() => document.documentElement.scrollWidth);
   await shot(page, "8_phone_answers");
   await inspect(page, "phone_dark");
@@ -191,6 +208,7 @@ const browser = await launch();
 
   // Dropped instead of chosen.
   await page.reload();
+  await ready(page);
   const dropped = await page.evaluateHandle((files) => {
     const transfer = new DataTransfer();
     for (const [name, content] of files) {
@@ -198,7 +216,7 @@ const browser = await launch();
     }
     return transfer;
   }, await Promise.all(
-    ["astronaut.png", "released.tflite"].map(async (name) => [
+    ["astronaut.png", "model.tflite"].map(async (name) => [
       name,
       (await readFile(file(name))).toString("base64"),
     ]),
@@ -211,6 +229,26 @@ const browser = await launch();
   await page.click("#camera");
   await page.waitForFunction(() => !document.getElementById("error").hidden);
   report.no_camera = await seen(page);
+  await page.context().close();
+}
+
+// A server without the network: a sentence, and a model of the user's own.
+{
+  const { console: messages } = report;
+  // The browser reports the missing file.
+  report.console = [];
+  const page = await visit(browser, server.url, {}, (context) =>
+    context.route("**/hydranet-*.tflite", (route) => route.fulfill({ status: 404 })),
+  );
+  report.answers.without_released = await seen(page);
+  await useModel(page, "foreign.tflite");
+  report.answers.first_model = await seen(page);
+  await page.click("#example");
+  await idle(page);
+  report.answers.picture_without_model = await seen(page);
+  await useModel(page, "model.tflite");
+  report.answers.own_model = await seen(page);
+  report.console = messages;
   await page.context().close();
 }
 
@@ -266,7 +304,6 @@ const browser = await launch();
 {
   const plain = await serve({ configFile: false, preview: { port: 0 } });
   const page = await visit(browser, plain.url);
-  await useModel(page, "released.tflite");
   await page.check("#whole");
   await usePicture(page, "face.png");
   report.plain = {
@@ -286,7 +323,6 @@ await browser.close();
     `--use-file-for-fake-video-capture=${file("camera.mjpeg")}`,
   );
   const page = await visit(camera, server.url, { permissions: ["camera"] });
-  await useModel(page, "released.tflite");
   await page.click("#camera");
   await page.waitForSelector("#faces > li", { timeout: 60_000 });
   report.camera = { button: await page.textContent("#camera"), ...(await seen(page)) };

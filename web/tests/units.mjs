@@ -1,5 +1,5 @@
-// Answers questions about single functions of src/, for tests/integration/test_web.py and
-// benchmarks/browser_detector.py. Levels and floats travel in Base64.
+// Answers questions about single functions of src/, for
+// tests/integration/test_web_functions.py. Levels travel in Base64.
 // In: one JSON object on standard input. Out: one JSON object on standard output.
 import { webcrypto } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -12,7 +12,6 @@ const picture = ({ width, height, levels }) => ({
   levels: Uint8Array.from(Buffer.from(levels, "base64")),
 });
 const encoded = ({ buffer }) => Buffer.from(buffer).toString("base64");
-const floats = (text) => new Float32Array(new Uint8Array(Buffer.from(text, "base64")).buffer);
 
 // Node 18 has it, and not by this name; browsers do.
 globalThis.crypto ??= webcrypto;
@@ -28,14 +27,32 @@ const vite = await createServer({
 const crop = await vite.ssrLoadModule("/src/crop.ts");
 const metadata = await vite.ssrLoadModule("/src/metadata.ts");
 const detect = await vite.ssrLoadModule("/src/detect.ts");
+const yunet = await vite.ssrLoadModule("/src/yunet.ts");
 
+const file = (path) => readFile(new URL(path, import.meta.url));
+const network = await yunet.open(
+  await file("../../hydranet_tf/data/face_detector/face_detection_yunet_2023mar.onnx"),
+  await file("../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm"),
+);
+
+const found = [];
+for (const image of questions.find) {
+  const faces = await detect.findFaces(picture(image), network);
+  found.push(faces.map((face) => ({ ...face, square: detect.squareOf(face) })));
+}
 const answers = {
   locate: questions.locate.map(([found, target]) => crop.locate(found, target)),
-  cut: questions.cut.map(({ image, square, size }) =>
-    encoded(crop.cut(picture(image), square, size).levels),
+  crop: questions.crop.map(({ image, square, size }) =>
+    encoded(crop.crop(picture(image), square, size).levels),
+  ),
+  black: questions.crop.map(({ image, square, size }) =>
+    encoded(crop.sampled(picture(image), square, size, "black").levels),
   ),
   resize: questions.resize.map(({ image, size }) =>
     encoded(crop.resize(crop.centred(picture(image)), size).levels),
+  ),
+  scaled: questions.scaled.map(({ image, scale }) =>
+    encoded(detect.scaled(picture(image), scale).levels),
   ),
   read: await Promise.all(
     questions.read.map(async (path) => {
@@ -46,12 +63,7 @@ const answers = {
       }
     }),
   ),
-  input: questions.input.map((image) => encoded(detect.input(picture(image)))),
-  faces: questions.faces.map(({ image, regressors, scores, contract }) =>
-    detect
-      .faces(picture(image), floats(regressors), floats(scores))
-      .map((face) => ({ ...face, square: detect.squareOf(face, contract) })),
-  ),
+  find: found,
 };
 process.stdout.write(JSON.stringify(answers));
 await vite.close();
