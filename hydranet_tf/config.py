@@ -43,6 +43,16 @@ MAY_CHANGE = frozenset(
 )  # fmt: skip
 
 
+# Settings that say how another one does what it does, and the value of that one without
+# which they would change nothing.
+_DETAILS = {
+    "momentum": ("optimizer", "sgd"),
+    "loss_weights_rate": ("loss_weights", LEARNED),
+    "distillation_weight": ("teacher", "FILE"),
+    "balance_by": ("balance", "TASK"),
+}
+
+
 class ConfigError(HydraNetError, ValueError):
     """A setting that does not make sense; the message says what would."""
 
@@ -429,8 +439,8 @@ def _require(config, name: str, holds: bool, expected: str) -> None:
         raise ConfigError(f"--{name} must be {expected}; got {getattr(config, name)}")
 
 
-def define_flags() -> None:
-    """Defines one absl flag for each setting."""
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines one absl flag for each setting among `values`."""
     define: dict[str, Callable[..., Any]] = {
         "str": flags.DEFINE_string,
         "int": flags.DEFINE_integer,
@@ -441,11 +451,11 @@ def define_flags() -> None:
         text, choices = field.metadata["help"], field.metadata["choices"]
         default: Any = field.default
         if choices:
-            flags.DEFINE_enum(field.name, default, choices, text)
+            flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
         else:
-            define[str(field.type)](field.name, default, text)
+            define[str(field.type)](field.name, default, text, flag_values=values)
     for old, name in RENAMED.items():
-        flags.DEFINE_alias(old, name)
+        flags.DEFINE_alias(old, name, flag_values=values)
 
 
 def from_flags(
@@ -458,7 +468,8 @@ def from_flags(
         inherited: what counts where a flag was not given, see `INHERITED`.
 
     Raises:
-        ConfigError: on a value that does not make sense.
+        ConfigError: on a value that does not make sense, and on a flag that would
+            change nothing beside the others.
     """
     settings: dict[str, Any] = {
         field.name: values[field.name].value
@@ -467,4 +478,14 @@ def from_flags(
     for name, value in (inherited or {}).items():
         if not values[name].present:
             settings[name] = value
-    return TrainingConfig(**settings)
+    config = TrainingConfig(**settings)
+    for name, (other, needed) in _DETAILS.items():
+        # In capitals stands what may have any value, but has to have one.
+        has = getattr(config, other)
+        used = bool(has) if needed.isupper() else has == needed
+        if not used and getattr(config, name) != values[name].default:
+            raise ConfigError(
+                f"--{name} changes nothing without --{other}={needed}; give both, or "
+                "neither"
+            )
+    return config

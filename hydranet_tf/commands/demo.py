@@ -17,6 +17,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from hydranet_tf import notices
 from hydranet_tf.commands import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,8 +43,9 @@ def draw_predictions(tflite: Path, data_dir: Path, picture: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from hydranet_tf.data import decoding, pipeline, sources
-    from hydranet_tf.inference import runtimes
+    with notices.held_back():
+        from hydranet_tf.data import decoding, pipeline, sources
+        from hydranet_tf.inference import runtimes
 
     model = runtimes.load(tflite)
     examples = sources.open_source("drawn_faces", "test", data_dir=str(data_dir))

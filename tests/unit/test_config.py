@@ -63,22 +63,9 @@ def test_json_keeps_every_setting():
         TrainingConfig.from_json('{"wings": 2}')
 
 
-def test_flags_are_the_settings(monkeypatch):
+def test_flags_are_the_settings():
     values = flags.FlagValues()
-    for kind in ("string", "integer", "float", "bool", "alias"):
-        define = getattr(flags, f"DEFINE_{kind}")
-        monkeypatch.setattr(
-            flags,
-            f"DEFINE_{kind}",
-            lambda *a, define=define, **k: define(*a, **k, flag_values=values),
-        )
-    define_enum = flags.DEFINE_enum
-    monkeypatch.setattr(
-        flags,
-        "DEFINE_enum",
-        lambda *a, **k: define_enum(*a, **k, flag_values=values),
-    )
-    config.define_flags()
+    config.define_flags(values)
     values(["train.py"])
     assert config.from_flags(values) == TrainingConfig()
     values(["train.py", "--epochs=7", "--xla", "--optimizer=sgd", "--data=x.csv"])
@@ -86,7 +73,7 @@ def test_flags_are_the_settings(monkeypatch):
         epochs=7, xla=True, optimizer="sgd", data="x.csv"
     )
     # By the names that two of them had before.
-    values(["train.py", "--mirrored", "--teacher_share=0.25"])
+    values(["train.py", "--mirrored", "--teacher_share=0.25", "--teacher=t.csv"])
     found = config.from_flags(values)
     assert (found.flip_tta, found.distillation_weight) == (True, 0.25)
 
