@@ -67,7 +67,8 @@ def place_of(page: str, script: str) -> Path:
 def flag_names(script: Path) -> set[str]:
     """Flags that a script and modules beside it define, read from their source."""
     source = script.read_text()
-    names = {"flagfile", "help"}
+    # What absl gives every script.
+    names = {"flagfile", "help", "verbosity"}
     if script.parent == COMMAND_MODULES and script.stem != "running":
         names |= flag_names(COMMAND_MODULES / "running.py")
     for command in re.findall(r'running\.script\("(\w+)"\)', source):
