@@ -82,6 +82,11 @@ def main(paths: list[str]) -> int:
 
     finder = yunet.FaceFinder(_MIN_SCORE.value, _MIN_FACE.value)
 
+    if sys.stdout is None:
+        # As `>&-` leaves it.
+        if _OUTPUT.value is None:
+            raise running.CommandError("standard output is closed: name an --output")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     shared = {
         "model": _MODEL.value,
         "output": _OUTPUT.value,

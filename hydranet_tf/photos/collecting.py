@@ -66,7 +66,8 @@ def collect(paths: Sequence[str], own: Sequence[str | os.PathLike] = ()) -> Coll
         own: folders that this command writes pictures to; they do not count.
 
     Raises:
-        PathsError: if a path leads to no picture, or is a URL.
+        PathsError: if a path leads to no picture, is a URL, or lies in a folder of
+            `own`.
     """
     found = Collected()
     walk = _Walk(found, [os.path.realpath(folder) for folder in own])
@@ -77,7 +78,9 @@ def collect(paths: Sequence[str], own: Sequence[str | os.PathLike] = ()) -> Coll
             names[path] = None
             continue
         _refuse_uri(path)
-        some = list(walk.expand(os.path.expanduser(path)))
+        path = os.path.expanduser(path)
+        walk.refuse_own(path)
+        some = list(walk.expand(path))
         if not some and not found.closed:
             empty.append(path)
         names.update(dict.fromkeys(os.path.normpath(file) for file in some))
@@ -111,6 +114,19 @@ class _Walk:
             for match in matches(path):
                 # A folder in a pattern stands for its pictures.
                 yield from self.expand(match)
+
+    def refuse_own(self, path: str) -> None:
+        """Of what is named itself, no picture would be left, and nobody told why.
+
+        Raises:
+            PathsError: if it lies in a folder that this command writes to.
+        """
+        if os.path.lexists(path) and self._is_own(path):
+            raise PathsError(
+                f"{path} lies in a folder that this command writes pictures to "
+                "(--annotate, --save_crops), and might be written over: name another "
+                "folder for them"
+            )
 
     def _folder(self, folder: str, root: str, seen: set) -> Iterator[str]:
         """Files first, then folders, each sorted; no folder twice, links or not."""
@@ -151,7 +167,9 @@ class _Walk:
         name = entry.name
         is_hidden = name.startswith(".") or name.lower() in _SYSTEM_FILES
         # "._x.jpg" beside "x.jpg" holds what macOS knows about it.
-        if has_picture_ending(name) and not name.startswith("._"):
+        is_named_picture = has_picture_ending(name) and not name.startswith("._")
+        # A pipe or a socket may bear any name; to open one would wait for a writer.
+        if is_named_picture and not _is_special(entry.path):
             return True
         kind = _kind(entry.path)
         if kind in formats.PICTURES:
@@ -162,12 +180,19 @@ class _Walk:
         return False
 
 
+def _is_special(path: str) -> bool:
+    """Whether it is there and no regular file; what cannot be seen has its row."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _kind(path: str) -> str | None:
     """What a file is by its content; None where it does not say."""
+    if _is_special(path):
+        return "no regular file"
     try:
-        # To open a pipe would wait for whoever writes.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return "no regular file"
         with open(path, "rb") as file:
             return formats.kind(file.read(formats.HEAD_BYTES))
     except OSError as error:

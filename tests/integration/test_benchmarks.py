@@ -255,10 +255,13 @@ def test_faces_of_two_detectors_are_matched():
         "print(detection.overlap(box, (10, 0, 20, 20)))\n"
         "before = [[box, (50, 50, 60, 60)], [], [box]]\n"
         "now = [[(1, 0, 10, 20)], [box], [(9, 0, 20, 20), (0, 0, 11, 20)]]\n"
-        "print(detection.found_again(before, now))\n"
+        "paths = [detection.Path(name) for name in 'abc']\n"
+        "for one, other in ((before, now), (now, before)):\n"
+        "    alone = detection.unmatched(one, other, paths)\n"
+        "    print(*(face['picture'] for face in alone))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT / "benchmarks", capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["0.5", "0.0", "2"], done.stderr
+    assert done.stdout.splitlines() == ["0.5", "0.0", "a", "b c"], done.stderr

@@ -309,8 +309,7 @@ def test_drawn_pictures(folder, tmp_path):
 
 
 def test_drawn_pictures_go_nowhere_over_the_originals(folder, tmp_path):
-    """A picture that lies in the folder for drawn ones is taken for one of them."""
-    with pytest.raises(PathsError, match="no picture"):
+    with pytest.raises(PathsError, match="might be written over"):
         predict.predict(
             [str(folder / "a.png")], as_they_are(), tmp_path / "f.csv", annotate=folder
         )
@@ -459,6 +458,23 @@ def test_links_are_followed_once_and_closed_folders_named(tmp_path, monkeypatch)
     summary = predict.predict([str(top)], as_they_are(), tmp_path / "f.csv")
     assert summary.exit_code == 1
     assert f"cannot look into 1 folder: {top}/closed" in str(summary)
+
+
+def test_a_pipe_among_pictures_keeps_nobody_waiting(folder):
+    """Whatever its name; one that is named itself is read."""
+    os.mkfifo(folder / "pipe.jpg")
+    found = collect([str(folder)])
+    assert len(found.files) == 4
+    assert found.left_out["no regular file"] == [str(folder / "pipe.jpg")]
+    assert collect([str(folder / "pipe.jpg")]).files == [str(folder / "pipe.jpg")]
+
+
+@pytest.mark.parametrize("name", ["", "a.png", "inner"])
+def test_what_is_named_and_would_be_written_over(folder, name):
+    with pytest.raises(PathsError, match="writes pictures to .*name another folder"):
+        collect([str(folder / name)], [folder])
+    # A folder below is passed over, as what was drawn the last time.
+    assert len(collect([str(folder)], [folder / "inner"]).files) == 2
 
 
 @pytest.mark.parametrize("name", ["hol [2019]", "a*b", "what?"])
@@ -621,6 +637,15 @@ def test_exit_codes_of_every_way_out(phone, tmp_path):
         )  # fmt: skip
     assert done.returncode == 120 and "Traceback" not in done.stderr
     assert "cannot write to standard output: No space left" in done.stderr
+    closed = f'exec "$0" "$@" >&- --model={phone} bad.jpg'
+    command = ["bash", "-c", closed, sys.executable, str(REPOSITORY / "predict.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 120
+    assert done.stderr == "predict.py: standard output is closed: name an --output\n"
+    command[2] += " --output=f.csv"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert read(tmp_path / "f.csv")[0]["status"].startswith("unreadable")
     # What nobody thought of is no number of pictures either.
     script = (
         "import sys; from hydranet_tf.photos import predict\n"

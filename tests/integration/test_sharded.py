@@ -118,12 +118,13 @@ def test_one_of_two_workers_is_killed_and_no_row_is_lost_or_doubled(model, tmp_p
     # it is a worker within a batch.
     data = (album / "09.jpg").read_bytes()
     (album / "09.jpg").unlink()
+    # Named one by one: of a folder pipes are left out.
     os.mkfifo(album / "09.jpg")
 
     with subprocess.Popen(
         [sys.executable, REPOSITORY / "predict.py", "--runner=ray", "--no_detect",
          f"--model={os.path.relpath(model, tmp_path)}", "--output=rows.csv",
-         "--batch_size=3", album],
+         "--batch_size=3", *sorted(album.iterdir())],
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     ) as process, contextlib.ExitStack() as at_the_end:  # fmt: skip

@@ -1,0 +1,55 @@
+// face-api's whole pipeline in node, asked for by benchmarks/whole_pictures.py.
+//
+//   node benchmarks/whole_pictures.mjs FOLDER QUESTION.json
+//
+// FOLDER is where npm installed the packages. QUESTION.json lists pictures as files of
+// RGB levels, with width and height: node decodes no JPEG, so reading is left out of
+// its time. Prints a line of JSON.
+
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+
+const folder = path.resolve(process.argv[2]);
+const pictures = JSON.parse(fs.readFileSync(process.argv[3]));
+const require = createRequire(path.join(folder, "package.json"));
+const tf = require("@tensorflow/tfjs");
+const wasm = require("@tensorflow/tfjs-backend-wasm");
+const faceapi = require("@vladmandic/face-api/dist/face-api.node-wasm.js");
+
+const modules = path.join(folder, "node_modules");
+wasm.setWasmPaths(path.join(modules, "@tensorflow/tfjs-backend-wasm/dist/"));
+wasm.setThreadsCount(1);
+await tf.setBackend("wasm");
+await tf.ready();
+const nets = faceapi.nets;
+const models = path.join(modules, "@vladmandic/face-api/model");
+for (const network of [nets.ssdMobilenetv1, nets.faceLandmark68Net, nets.ageGenderNet]) {
+  await network.loadFromDisk(models);
+}
+
+async function answer({ file, width, height }) {
+  const levels = fs.readFileSync(file);
+  const picture = tf.tensor3d(new Uint8Array(levels), [height, width, 3], "int32");
+  const found = await faceapi
+    .detectAllFaces(picture, new faceapi.SsdMobilenetv1Options())
+    .withFaceLandmarks()
+    .withAgeAndGender();
+  picture.dispose();
+  return found.map((one) => {
+    const { x, y, width: across, height: down } = one.detection.box;
+    return [x, y, x + across, y + down];
+  });
+}
+
+await answer(pictures[0]);
+const cpu = process.cpuUsage();
+const clock = performance.now();
+const boxes = [];
+for (const picture of pictures) boxes.push(await answer(picture));
+const spent = process.cpuUsage(cpu);
+console.log(JSON.stringify({
+  processor_ms: (spent.user + spent.system) / 1000 / pictures.length,
+  clock_ms: (performance.now() - clock) / pictures.length,
+  boxes,
+}));
