@@ -29,6 +29,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "readers": ("pyarrow", "scipy"),
     "serve": ("fastapi", "starlette", "uvicorn"),
     "video": ("supervision", "trackers"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
     "tf_serving": ("grpc", "tensorflow_serving"),
 }
 

