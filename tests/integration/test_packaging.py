@@ -150,7 +150,16 @@ def test_every_import_is_asked_for():
     assert measured <= ours | names("bench") | names("dev") | engines
     assert served <= ours | names("serve") | names("tf_serving")
     # What remakes the reference answers of PyTorch is no test.
-    others = ("heic", "hub", "onnx", "openvino", "serve", "tf_serving", "reference")
+    others = (
+        "heic",
+        "hub",
+        "onnx",
+        "openvino",
+        "reference",
+        "serve",
+        "tf_serving",
+        "wandb",
+    )
     assert tested <= ours | names("dev") | set.union(*map(names, others))
 
 
@@ -249,6 +258,13 @@ def test_the_third_lock_adds_what_is_measured_and_what_teaches():
     assert not set(locked) & set(added)
     wanted = [line for name in BENCH_EXTRAS for line in requirements()[name]]
     assert [why for line in wanted if (why := unsatisfied(line, locked | added))] == []
+
+
+def test_the_lock_of_the_demo_stands_alone():
+    """Gradio's Pillow is not that of requirements.txt."""
+    locked = pins("requirements-demo.txt")
+    wanted = requirements()[""] + requirements()["demo"]
+    assert [why for line in wanted if (why := unsatisfied(line, locked))] == []
 
 
 def test_a_wrong_lock_is_seen():

@@ -62,6 +62,7 @@ TESTS = {
         "test_folds_score_every_face_by_a_network_that_has_not_seen_it",
         "check": "unit/test_check.py::"
         "test_the_command_needs_no_workdir_and_says_what_is_wrong",
+        "tracker": "integration/test_trackers.py::test_wandb_has_the_curves_offline",
         "data_weights": "unit/test_several_sources.py::"
         "test_weights_that_are_not_one_for_each_source",
         "cache": "unit/test_pipeline.py::test_caches_change_nothing_but_the_time",
