@@ -29,7 +29,7 @@ def main(argv):
     import numpy as np
 
     from hydranet_tf.data import pipeline, sources
-    from hydranet_tf.metrics import task_metrics
+    from hydranet_tf.heads import task_metrics
     from hydranet_tf.model import HydraNet
 
     model = HydraNet.from_preset(_PRESET.value)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hydranet_tf.tasks import BINARY, TASKS
+from hydranet_tf.tasks import BINARY, CATEGORICAL, TASKS
 
 # Of ImageNet, as in hydranet_tf/backbones, and of the heads in hydranet_tf/model.py.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -38,7 +38,10 @@ class Peer(nn.Module):
                 task.name: nn.Sequential(
                     nn.Linear(self.backbone.num_features, _HEAD_UNITS),
                     nn.ReLU(),
-                    nn.Linear(_HEAD_UNITS, task.num_logits),
+                    nn.Linear(
+                        _HEAD_UNITS,
+                        len(task.classes) if task.kind == CATEGORICAL else 1,
+                    ),
                 )
                 for task in tasks
             }

@@ -15,7 +15,7 @@ from keras import ops
 
 from hydranet_tf.tasks import Task
 
-# Deviation of the bell: BASE + SHARE * label. Annotators tell a child's age to
+# Deviation of the bell: BASE + FRACTION * label. Annotators tell a child's age to
 # months and an old person's to a decade.
 BASE = 0.5
 FRACTION = 0.05
@@ -43,7 +43,7 @@ _SMALLEST_SHARE = 1e-30
 
 def bins(task: Task):
     """The units that have a logit, float32 `[bins]`."""
-    return ops.arange(task.num_logits, dtype="float32") + task.low
+    return ops.arange(len(prior(task)), dtype="float32") + task.low
 
 
 def prior(task: Task) -> list[float]:

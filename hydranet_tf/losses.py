@@ -13,29 +13,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
-from hydranet_tf import distributions, mixup, replicas
-from hydranet_tf.tasks import BINARY, MISSING, REGRESSION, Task
+from hydranet_tf import heads, mixup, replicas
+from hydranet_tf.metrics import label_mask, present_or_zero
+from hydranet_tf.tasks import MISSING, REGRESSION, Task
 
 # exp(-s) stays between 1/1100 and 1100: a loss that a network drives to zero
 # (a handful of faces learned by heart) cannot blow its weight up without end.
 LOG_VARIANCE_BOUND = 7.0
-
-
-def label_mask(labels):
-    """1.0 where a label is present, 0.0 where it is `MISSING` or NaN, float32."""
-    present = ops.logical_and(
-        ops.not_equal(labels, MISSING),
-        # NaN, which tables have for a blank, is not equal to itself.
-        ops.equal(labels, labels),
-    )
-    return ops.cast(present, "float32")
-
-
-def present_or_zero(labels):
-    """The labels, and 0 where there is none: an index and a number of each task."""
-    return ops.where(label_mask(labels) > 0, labels, ops.zeros_like(labels))
 
 
 def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
@@ -70,31 +57,10 @@ def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
     first = next(found[name] for name in names if name in found)
     for task in tasks:
         if task.name not in found:
-            dtype = "float32" if task.is_regression else "int32"
-            found[task.name] = ops.full(ops.shape(first), MISSING, dtype=dtype)
+            found[task.name] = ops.full(
+                ops.shape(first), MISSING, dtype=task.label_dtype
+            )
     return found
-
-
-def nearest_labels(task: Task, labels, half_widths, logits):
-    """Labels whose distance from a prediction is that of the prediction from a range.
-
-    Args:
-        task: a regression.
-        labels: `[batch]`, middles of ranges where these have a width.
-        half_widths: `[batch]`, 0 for an exact label.
-        logits: see `example_losses`.
-
-    Returns:
-        float32 `[batch]`: the answer where it lies in the range, else the nearer end;
-        a missing label stays missing.
-    """
-    predictions = ops.cast(logits, "float32")
-    if task.is_distribution:
-        predictions = distributions.median(task, predictions)
-    labels = ops.cast(labels, "float32")
-    half_widths = ops.cast(half_widths, "float32")
-    nearest = ops.clip(predictions, labels - half_widths, labels + half_widths)
-    return ops.where(label_mask(labels) > 0, nearest, labels)
 
 
 def weights_by_task(tasks: Sequence[Task], sample_weight) -> dict | None:
@@ -174,7 +140,7 @@ def example_losses(task: Task, labels, logits, soft_labels=None, half_widths=Non
     """Loss of each example of one task; meaningless where the label misses.
 
     Args:
-        task: decides the kind of loss.
+        task: decides the kind of loss, see `heads`.
         labels: `[batch]`, years or class indices.
         logits: `[batch]` years; `[batch, bins]` of a distribution over
             years; `[batch, 1]` logit of class 1; or `[batch, classes]`.
@@ -187,38 +153,12 @@ def example_losses(task: Task, labels, logits, soft_labels=None, half_widths=Non
     Returns:
         float32 `[batch]`: the task's unit (years), or nats.
     """
-    logits = ops.cast(logits, "float32")
+    head, logits = heads.of(task), ops.cast(logits, "float32")
     if soft_labels is not None:
-        if task.classes:
-            return _divergences(task, soft_labels, logits)
-        labels, half_widths = soft_labels, None
-    # MISSING is no class index: without this, the gather below would be asked
-    # for entry -1 and the masked row could hold anything.
-    present = present_or_zero(labels)
-    if task.is_distribution:
-        return distributions.example_losses(task, present, logits, half_widths)
-    if task.kind == REGRESSION:
-        if half_widths is not None:
-            present = nearest_labels(task, present, half_widths, logits)
-        return ops.abs(ops.cast(present, "float32") - logits)
-    if task.kind == BINARY:
-        target = ops.cast(present, "float32")
-        logit = ops.squeeze(logits, axis=-1)
-        return keras.ops.binary_crossentropy(target, logit, from_logits=True)
-    return ops.sparse_categorical_crossentropy(
-        ops.cast(present, "int32"), logits, from_logits=True
-    )
-
-
-def _divergences(task: Task, soft_labels, logits):
-    """KL(soft labels || answer): the cross-entropy where a label is sure.
-
-    Not the cross-entropy of all, which a right network could not bring to 0: learned
-    weights take what is left of a loss for its noise.
-    """
-    if task.kind == BINARY:
-        logits = ops.concatenate([ops.zeros_like(logits), logits], -1)
-    return distributions.divergences(soft_labels, ops.log_softmax(logits))
+        return head.soft_losses(soft_labels, logits)
+    # MISSING is no class index: without this, a gather would be asked for entry -1
+    # and the masked row could hold anything.
+    return head.example_losses(present_or_zero(labels), logits, half_widths)
 
 
 def task_losses(
@@ -322,23 +262,13 @@ def constant_prediction_loss(task: Task, labels, half_widths=None) -> float:
         the class frequencies (nats). 1.0 where there is no label or only one
         value.
     """
-    import numpy as np
-
     labels = np.asarray(labels)
     kept = (labels != MISSING) & ~np.isnan(labels)
     labels = labels[kept]
     if len(np.unique(labels)) < 2:
         return 1.0
     widths = np.zeros(len(labels)) if half_widths is None else half_widths[kept]
-    if task.is_distribution:
-        return distributions.constant_loss(task, labels, widths)
-    if task.is_regression:
-        distances = np.maximum(np.abs(labels - np.median(labels)) - widths, 0)
-        # 0 where every range holds the same value.
-        return float(np.mean(distances)) or 1.0
-    fraction = np.bincount(labels.astype(int)) / labels.size
-    fraction = fraction[fraction > 0]
-    return float(-np.sum(fraction * np.log(fraction)))
+    return heads.of(task).constant_loss(labels, widths)
 
 
 def learned_weights(
@@ -365,8 +295,6 @@ def learned_weights(
 
 
 def _expected_labels(task: Task):
-    import numpy as np
-
     if task.classes:
         return np.arange(len(task.classes))
     normal = statistics.NormalDist(task.centre, task.spread)

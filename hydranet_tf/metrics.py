@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import keras
 from keras import ops
 
 from hydranet_tf import distributions
-from hydranet_tf.losses import label_mask, present_or_zero
-from hydranet_tf.tasks import Task, from_config
+from hydranet_tf.tasks import MISSING, Task, from_config
+
+
+def label_mask(labels):
+    """1.0 where a label is present, 0.0 where it is `MISSING` or NaN, float32."""
+    present = ops.logical_and(
+        ops.not_equal(labels, MISSING),
+        # NaN, which tables have for a blank, is not equal to itself.
+        ops.equal(labels, labels),
+    )
+    return ops.cast(present, "float32")
+
+
+def present_or_zero(labels):
+    """The labels, and 0 where there is none: an index and a number of each task."""
+    return ops.where(label_mask(labels) > 0, labels, ops.zeros_like(labels))
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -81,18 +93,3 @@ class MaskedAccuracy(MeanOfLabels):
         classes = ops.cast(present_or_zero(y_true), "int32")
         right = ops.cast(ops.equal(classes, predicted), "float32")
         self._add(right, y_true, sample_weight)
-
-
-def task_metrics(tasks: Sequence[Task]) -> dict[str, list[keras.metrics.Metric]]:
-    """The score of each task, in the form that `Model.compile` takes."""
-    # Keras puts the output's name before a metric's, but not where there is one alone.
-    prefix = f"{tasks[0].name}_" if len(tasks) == 1 else ""
-    return {task.name: [_metric(task, prefix)] for task in tasks}
-
-
-def _metric(task: Task, prefix: str) -> keras.metrics.Metric:
-    if task.is_distribution:
-        return MaskedMedianError(task, name=f"{prefix}mae")
-    if task.is_regression:
-        return MaskedMeanAbsoluteError(name=f"{prefix}mae")
-    return MaskedAccuracy(name=f"{prefix}accuracy")

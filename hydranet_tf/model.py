@@ -11,15 +11,14 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from hydranet_tf import backbones, distributions, losses, presets, replicas
+from hydranet_tf import backbones, heads, losses, presets, replicas
 from hydranet_tf.augmentation import Augmentation
 from hydranet_tf.capture import Capture
 from hydranet_tf.metrics import MeanOfLabels
 from hydranet_tf.mixup import Mixup
 from hydranet_tf.presets import hub
-from hydranet_tf.tasks import BINARY, TASKS, Task, from_config, to_json, told_apart
+from hydranet_tf.tasks import TASKS, Task, from_config, to_json, told_apart
 
-HEAD_UNITS = 128
 # Name of the layer that takes the pixels.
 NORMALISATION = "normalisation"
 
@@ -207,7 +206,7 @@ class HydraNet(keras.Model):
             scaled = logits[task.name]
             if temperature != 1.0:
                 scaled = scaled * (1 / temperature)
-            predictions |= _predictions(task, scaled)
+            predictions |= heads.of(task).predictions(scaled)
         return keras.Model(images, predictions, name="answers")
 
     def logits_model(self) -> keras.Model:
@@ -242,7 +241,8 @@ class HydraNet(keras.Model):
             `[batch, features]` that all heads read.
         """
         network = self.network
-        head = network.get_layer(head_layers(self.tasks[0])[0])
+        first = heads.of(self.tasks[0]).layer_names[0]
+        head = network.get_layer(first)
         return keras.Model(network.input, head.input, name="features")
 
     def task_weights(self) -> dict[str, float]:
@@ -376,11 +376,6 @@ def _mirror_images(images):
     return ops.reshape(x, (-1, size, size, channels))
 
 
-def head_layers(task: Task) -> tuple[str, str]:
-    """Names of the layers with weights in a task's head, in order."""
-    return f"{task.name}_hidden", f"{task.name}_logits"
-
-
 def _layers_by_path(model: keras.Model, prefix: str = "") -> Iterator[tuple]:
     """Every layer with its path, `hydranet/network/stem_conv`, the outer ones first."""
     path = prefix + model.name
@@ -397,7 +392,7 @@ def _scored(task: Task, labels: Mapping, logits: Mapping):
     widths = labels.get(task.half_width_name)
     if widths is None:
         return labels[task.name]
-    return losses.nearest_labels(task, labels[task.name], widths, logits[task.name])
+    return heads.of(task).nearest_labels(labels[task.name], widths, logits[task.name])
 
 
 def _by_path(network: keras.Model) -> dict[str, keras.Variable]:
@@ -417,35 +412,7 @@ def _network(backbone, image_size, width, dropout, seed, tasks) -> keras.Model:
         name=NORMALISATION,
     )(images)
     features = backbones.features(backbone, x, width)
-    logits = {task.name: _head(features, task, dropout, seed) for task in tasks}
+    logits = {
+        task.name: heads.of(task).build(features, dropout, seed) for task in tasks
+    }
     return keras.Model(images, logits, name="network")
-
-
-def _head(features, task: Task, dropout: float, seed: int):
-    """A small fully connected network; float32 under mixed precision."""
-    name = task.name
-    hidden, last = head_layers(task)
-    x = layers.Dense(HEAD_UNITS, "relu", dtype="float32", name=hidden)(features)
-    if dropout:
-        x = layers.Dropout(dropout, seed=seed, dtype="float32")(x)
-    x = layers.Dense(task.num_logits, dtype="float32", name=last)(x)
-    if task.is_distribution:
-        return layers.Rescaling(
-            1.0, distributions.prior(task), dtype="float32", name=name
-        )(x)
-    if not task.is_regression:
-        return x
-    x = layers.Rescaling(
-        task.spread, task.centre, dtype="float32", name=f"{name}_scale"
-    )(x)
-    return layers.Reshape((), dtype="float32", name=name)(x)
-
-
-def _predictions(task: Task, logits) -> dict:
-    if task.is_distribution:
-        return distributions.predictions(task, logits)
-    if task.is_regression:
-        return {task.name: ops.clip(logits, task.low, task.high)}
-    if task.kind == BINARY:
-        logits = ops.concatenate([ops.zeros_like(logits), logits], -1)
-    return {task.name: ops.softmax(logits)}

@@ -74,11 +74,26 @@ class Task:
         return self.is_regression and self.head == DISTRIBUTION
 
     @property
-    def num_logits(self) -> int:
-        """Width of the head: one for a value or a yes-no question."""
-        if self.is_distribution:
-            return round(self.high - self.low) + 1
-        return len(self.classes) if self.kind == CATEGORICAL else 1
+    def label_dtype(self) -> str:
+        """Type of arrays of its labels."""
+        return "float32" if self.is_regression else "int32"
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """The smallest and the largest label, in its unit or as index of a class."""
+        if self.is_regression:
+            return self.low, self.high
+        return 0, len(self.classes) - 1
+
+    @property
+    def prediction_shape(self) -> tuple[int, ...]:
+        """Shape of one prediction: none of a number, else `[classes]`."""
+        return () if self.is_regression else (len(self.classes),)
+
+    @property
+    def score(self) -> str:
+        """Name of what it is judged by: `mae` in its unit, or `accuracy`."""
+        return "mae" if self.is_regression else "accuracy"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -98,6 +113,13 @@ class Task:
         return f"{self.name}_half_width"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of its predictions in rows of photographs, those of any head."""
+        if self.is_regression:
+            return (self.name, f"{self.name}_low", f"{self.name}_high")
+        return (self.name, *self.probability_columns)
+
+    @property
     def probability_columns(self) -> tuple[str, ...]:
         """Names of its classes' probabilities in tables, in the order of `classes`."""
         return tuple(f"p_{self.name}_{name}" for name in self.classes)
@@ -111,6 +133,25 @@ class Task:
     def prediction_columns(self) -> tuple[str, ...]:
         """Columns of tables that hold its prediction in numbers, see the two above."""
         return self.probability_columns or (self.prediction_column,)
+
+    def as_labels(self, predictions):
+        """The labels that predictions stand for: numbers, or the likeliest classes.
+
+        Args:
+            predictions: `[n]` in the unit, or numpy probabilities `[n, classes]`.
+        """
+        return predictions if self.is_regression else predictions.argmax(axis=-1)
+
+    def format_label(self, label: float, spec: str = "g") -> str:
+        """A label in words: a number by a format of Python's, or the class."""
+        return f"{label:{spec}}" if self.is_regression else self.classes[int(label)]
+
+    def format_score(self, value: float, digits: int = 2) -> str:
+        """Its score in figures: in its unit with so many decimal places, or per cent.
+
+        `nan` stays what it is.
+        """
+        return f"{value:.{digits}f}" if self.is_regression else f"{value:.1%}"
 
     def parse(self, text: str) -> float | int:
         """Reads a label from a file name or a CSV cell.
@@ -290,7 +331,7 @@ def _imported(name: str) -> bool:
 
 def score_name(task: Task) -> str:
     """Name of a task's score in logs, for example `age_mae`."""
-    return f"{task.name}_mae" if task.is_regression else f"{task.name}_accuracy"
+    return f"{task.name}_{task.score}"
 
 
 def with_head(tasks: Sequence[Task], head: str) -> tuple[Task, ...]:

@@ -53,6 +53,4 @@ def format_prediction(task: Task, value: np.ndarray | float) -> str:
     if np.ndim(value):
         best = int(np.argmax(value))
         return f"{task.classes[best]} {100 * value[best]:.0f} %"
-    if task.is_regression:
-        return f"{value:.0f} {task.unit}".rstrip()
-    return task.classes[int(value)]
+    return f"{task.format_label(value, '.0f')} {task.unit}".rstrip()

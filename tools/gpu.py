@@ -39,7 +39,7 @@ from absl import app, flags
 from hydranet_tf import losses, tasks
 from hydranet_tf.backbones import BACKBONES
 from hydranet_tf.data import decoding, file_names
-from hydranet_tf.metrics import task_metrics
+from hydranet_tf.heads import task_metrics
 from hydranet_tf.model import HydraNet
 
 _IMAGES = flags.DEFINE_list(

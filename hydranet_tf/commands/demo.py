@@ -46,6 +46,7 @@ def draw_predictions(tflite: Path, data_dir: Path, picture: Path) -> None:
     with notices.held_back():
         from hydranet_tf.data import decoding, pipeline, sources
         from hydranet_tf.inference import runtimes
+        from hydranet_tf.worst_predictions import format_prediction
 
     model = runtimes.load(tflite)
     examples = sources.open_source("drawn_faces", "test", data_dir=str(data_dir))
@@ -55,14 +56,11 @@ def draw_predictions(tflite: Path, data_dir: Path, picture: Path) -> None:
     for i, axis in enumerate(axes.flat):
         axis.imshow(decoding.decode(faces.examples.read(i)))
         axis.set_axis_off()
-        lines = [f"{predictions['age'][i]:.1f} years"]
-        truth = [f"{faces.examples.labels['age'][i]:.0f}"]
-        for task in model.tasks:
-            if not task.is_regression:
-                best = predictions[task.name][i].argmax()
-                fraction = predictions[task.name][i][best]
-                lines.append(f"{task.classes[best]} {fraction:.0%}")
-                truth.append(task.classes[faces.examples.labels[task.name][i]])
+        lines = [
+            format_prediction(task, predictions[task.name][i]) for task in model.tasks
+        ]
+        labels = faces.examples.labels
+        truth = [task.format_label(labels[task.name][i]) for task in model.tasks]
         axis.set_title(f"{lines[0]}\n{', '.join(lines[1:])}", fontsize=9)
         axis.text(
             0.5, -0.02, f"drawn as {', '.join(truth)}", fontsize=8, color="0.35",

@@ -224,7 +224,7 @@ def from_rows(
     labels = {
         task.name: np.array(
             [row[task.name] for row in rows],
-            np.float32 if task.is_regression else np.int32,
+            task.label_dtype,
         )
         for task in TASKS
     }

@@ -378,9 +378,7 @@ def _check_features(what: str, features: Mapping) -> None:
 
 def _check_labels(what: str, names: Sequence[str], rows: Sequence[Labels]) -> None:
     for task in TASKS:
-        low, high = task.low, task.high
-        if not task.is_regression:
-            low, high = 0, len(task.classes) - 1
+        low, high = task.label_range
         values = np.array([row[task.name] for row in rows])
         # Not the opposite comparison, which lets NaN pass.
         wrong = ~((values == MISSING) | ((values >= low) & (values <= high)))

@@ -101,24 +101,24 @@ def _labels(examples, task: Task, rows: np.ndarray) -> np.ndarray:
 
 
 def _of_task(task: Task, labels, found, seed: int) -> dict[str, Any]:
-    name = "mae" if task.is_regression else "accuracy"
+    name = task.score
     each = [scores.score(task, labels, one[task.name], seed) for one in found]
     content = {
         "score": name,
         "unit": task.unit,
         "values": [one[name].to_json() for one in each],
     }
-    if not task.is_regression:
+    if "bias" not in each[0]:
         return content
     content["bias"] = [one["bias"].to_json() for one in each]
     content["moved"] = [
         _moved(one[task.name] - found[0][task.name], seed).to_json() for one in found
     ]
-    if task.is_distribution:
+    if ends := task.outputs[1:]:
         content["coverage"] = [
-            scores.interval_scores(
-                labels, *(one[end] for end in task.outputs[1:]), seed
-            )["coverage"].to_json()
+            scores.interval_scores(labels, *(one[end] for end in ends), seed)[
+                "coverage"
+            ].to_json()
             for one in found
         ]
     return content

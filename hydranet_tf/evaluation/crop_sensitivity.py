@@ -41,7 +41,7 @@ def measure(
     found = sensitivity.predictions(runtime, examples, rows, variants, "cutting anew")
     tasks = {}
     for task in runtime.tasks:
-        name = "mae" if task.is_regression else "accuracy"
+        name = task.score
         labels = examples.labels.get(task.name)
         labels = np.full(n, scores.MISSING) if labels is None else labels[rows]
         tasks[task.name] = {

@@ -414,7 +414,7 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
         found = findings.scores[task.name]
         if not next(iter(found.values())).n:
             continue
-        if task.is_regression:
+        if task.name in findings.decades:
             names = {
                 "scatter": f"{task.name}_scatter.png",
                 "decades": f"{task.name}_error_by_decade.png",

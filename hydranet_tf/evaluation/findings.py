@@ -96,6 +96,7 @@ def find(
                 f"expected {n} labels of {task.name}, as many as there are ids; "
                 f"got {len(complete[task.name])}"
             )
+    numeric = [task for task in tasks if task.is_regression]
     classified = [task for task in tasks if not task.is_regression]
 
     half_widths = {
@@ -129,8 +130,7 @@ def find(
         reliability_curves=each(scores.reliability, classified),
         decades={
             t.name: subgroups.by_decade(t, complete[t.name], compared[t.name], seed)
-            for t in tasks
-            if t.is_regression
+            for t in numeric
         },
         groups=subgroups.by_group(tasks, GROUPING, complete, compared, seed),
         half_widths=half_widths,
@@ -138,8 +138,7 @@ def find(
             t.name: ranges.measure(
                 t, complete[t.name], half_widths.get(t.name), predictions[t.name], seed
             )
-            for t in tasks
-            if t.is_regression
+            for t in numeric
         },
     )
 
@@ -160,7 +159,7 @@ def task_json(findings: Findings, task: Task) -> dict[str, Any]:
         "confusion": None,
         "calibration": None,
     }
-    if task.is_regression:
+    if task.name in findings.decades:
         content["by_decade"] = [
             {
                 "from": row.low,
@@ -237,16 +236,17 @@ def _worst_json(groups: subgroups.Groups, key: str) -> dict[str, Any]:
 def _interval_scores(
     task, labels, predictions, half_widths, seed
 ) -> dict[str, scores.Score]:
-    if not task.is_distribution:
+    ends = [predictions[name] for name in task.outputs[1:]]
+    if not ends:
         return {}
-    low, high = (predictions[name] for name in task.outputs[1:])
+    low, high = ends
     return scores.interval_scores(labels, low, high, seed, half_widths)
 
 
 def _check_predictions(
     task: Task, name: str, ids: np.ndarray, predictions: np.ndarray
 ) -> None:
-    shape = (len(ids),) if task.is_regression else (len(ids), len(task.classes))
+    shape = (len(ids), *task.prediction_shape)
     if predictions.shape != shape:
         raise EvaluationError(
             f"expected answers of {name} of the shape {list(shape)}; got "
@@ -260,7 +260,7 @@ def _check_predictions(
             "evaluated; go back to a checkpoint from before its loss turned NaN"
         )
     # Eight-bit probabilities may miss a sum of one by a few steps of 1/256.
-    if not task.is_regression and (
+    if task.classes and (
         predictions.min() < 0 or np.abs(predictions.sum(axis=1) - 1).max() > 0.05
     ):
         raise EvaluationError(

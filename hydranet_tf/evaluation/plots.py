@@ -235,10 +235,9 @@ def groups(
     """
     panels = []
     for task in tasks:
-        name = "mae" if task.is_regression else "accuracy"
-        ranked = found.ranked(f"{task.name}.{name}")
+        ranked = found.ranked(f"{task.name}.{task.score}")
         if ranked:
-            panels.append((task, name, ranked))
+            panels.append((task, task.score, ranked))
     if not panels:
         return False
     heights = [0.31 * len(ranked) + 1.25 for *_, ranked in panels]
@@ -254,7 +253,7 @@ def groups(
 
 def _group_panel(axes, task, name, ranked, found, whole) -> None:
     key = f"{task.name}.{name}"
-    flip = not task.is_regression
+    flip = scores.MEANINGS[name].is_fraction
     factor = 100 if flip else 1
     worst = found.worst(key)
     for place, group in enumerate(ranked):

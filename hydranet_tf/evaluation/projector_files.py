@@ -111,8 +111,7 @@ def metadata(found: Findings, rows: np.ndarray) -> list[list[str]]:
             found.labels[task.name][rows],
             found.predictions[task.name][rows],
         )
-        if not task.is_regression:
-            predictions = predictions.argmax(axis=1)
+        predictions = task.as_labels(predictions)
         pairs = list(zip(labels, predictions, strict=True))
         columns += [
             [f"{task.name} label", *(_said(task, label) for label in labels)],
@@ -145,9 +144,7 @@ def _tile(image: np.ndarray) -> Image.Image:
 
 
 def _said(task: Task, value) -> str:
-    if value == MISSING:
-        return ""
-    return f"{value:.1f}" if task.is_regression else task.classes[int(value)]
+    return "" if value == MISSING else task.format_label(value, ".1f")
 
 
 def _error(task: Task, label, prediction) -> str:

@@ -33,9 +33,9 @@ def compared(
 
 
 def text(task: Task, label: float, half_width: float) -> str:
-    """A label as a table of labels has it: `34`, `20-29`, or `70+` to the end."""
+    """A label as tables have it: `34`, `20-29`, `70+` to the end, or the class."""
     if not half_width:
-        return f"{label:g}"
+        return task.format_label(label)
     low, high = label - half_width, label + half_width
     return f"{low:g}+" if high >= task.high else f"{low:g}-{high:g}"
 

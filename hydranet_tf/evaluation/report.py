@@ -118,13 +118,10 @@ def write_predictions(
     for task in tasks:
         values = np.asarray(predictions[task.name])
         names.append(task.prediction_column)
-        if task.is_regression:
-            columns.append([f"{value:.6g}" for value in values])
-            for name in task.outputs[1:]:
-                names.append(f"predicted_{name}")
-                columns.append([f"{value:.6g}" for value in predictions[name]])
-        else:
-            columns.append([task.classes[i] for i in values.argmax(axis=1)])
+        columns.append([task.format_label(v, ".6g") for v in task.as_labels(values)])
+        for name in task.outputs[1:]:
+            names.append(f"predicted_{name}")
+            columns.append([f"{value:.6g}" for value in predictions[name]])
     for task in tasks:
         for i, name in enumerate(task.probability_columns):
             names.append(name)
@@ -141,9 +138,7 @@ def _label_cells(
     def cell(label, half_width):
         if label == MISSING:
             return ""
-        if task.is_regression:
-            return ranges.text(task, label, half_width)
-        return task.classes[int(label)]
+        return ranges.text(task, label, half_width)
 
     if half_widths is None:
         half_widths = np.zeros(len(labels))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hydranet_tf.tasks import BINARY, MISSING, Task
+from hydranet_tf.tasks import MISSING, Task
 
 # Tried temperatures: 0.2 to 5 in steps of 1 %.
 _GRID = np.exp(np.arange(-161, 162) * 0.01)
@@ -25,7 +25,7 @@ def fit(
 
     Args:
         tasks: those without probabilities (a regression by one value) get none.
-        logits: by task name: `[n, 1]`, `[n, classes]` or `[n, bins]`.
+        logits: by task name: `[n]` of a value, `[n, 1]`, `[n, classes]` or `[n, bins]`.
         labels: by task name, `[n]`, `MISSING` where absent.
 
     Returns:
@@ -33,21 +33,23 @@ def fit(
     """
     found = {}
     for task in tasks:
-        if task.is_regression and not task.is_distribution:
+        values = np.asarray(logits[task.name])
+        if values.ndim == 1:
             continue
         present = np.asarray(labels[task.name]) != MISSING
         found[task.name] = 1.0
         if present.any():
-            scores = _with_class_0(task, np.asarray(logits[task.name])[present])
-            index = np.asarray(labels[task.name])[present] - task.low
+            scores = _of_all_classes(values[present])
+            index = np.asarray(labels[task.name])[present] - task.label_range[0]
             losses = [_loss(scores / t, np.round(index).astype(int)) for t in _GRID]
             found[task.name] = round(float(_GRID[int(np.argmin(losses))]), 4)
     return found
 
 
-def _with_class_0(task: Task, logits: np.ndarray) -> np.ndarray:
+def _of_all_classes(logits: np.ndarray) -> np.ndarray:
+    """A single logit is that of the second of two classes; the first has 0."""
     logits = logits.astype(np.float64)
-    if task.kind == BINARY:
+    if logits.shape[1] == 1:
         return np.concatenate([np.zeros_like(logits), logits], axis=1)
     return logits
 

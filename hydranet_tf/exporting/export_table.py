@@ -68,9 +68,7 @@ def _scores(tasks: Sequence[Task], scores: Mapping[str, float | None]) -> list[s
 
 
 def _score(task: Task, score: float | None) -> str:
-    if score is None:
-        return _NOTHING
-    return f"{score:.3f}" if task.is_regression else f"{100 * score:.1f}%"
+    return _NOTHING if score is None else task.format_score(score, digits=3)
 
 
 def _aligned(rows: Sequence[Sequence[str]], above: Sequence[str]) -> list[str]:

@@ -98,9 +98,7 @@ def _scores(report: Mapping[str, Any] | None) -> list[str]:
 
 def _prediction(task: Task) -> str:
     if task.is_regression:
-        interval = ", with an interval of 80 % probability"
-        return (
-            f"- {task.name} in {task.unit}, {task.low:g} to {task.high:g}"
-            f"{interval if task.is_distribution else ''}"
-        )
+        has_interval = len(task.outputs) > 1
+        interval = ", with an interval of 80 % probability" if has_interval else ""
+        return f"- {task.name} in {task.unit}, {task.low:g} to {task.high:g}{interval}"
     return f"- {task.name}: probabilities of {', '.join(task.classes)}, in this order"

@@ -11,7 +11,7 @@ and each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,40 @@ MAX_MOVE = {
 }
 # Against Keras' own error and accuracy.
 MAX_LOSS = {"years": 0.25, "accuracy": 0.01}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measure:
+    """How a kind of task is compared.
+
+    Attributes:
+        unit: key of the bounds above, and of what they bound.
+        score: key of `MAX_LOSS`.
+        words, scale: of a loss in a message.
+        sign: 1 where a larger score is a loss, else -1.
+        one_face: what one face moves the score of all faces, times their number.
+        each: labels and predictions to what each adds to the mean score.
+    """
+
+    unit: str
+    score: str
+    words: str
+    scale: float
+    sign: int
+    one_face: float
+    each: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _measure(task: Task) -> _Measure:
+    if task.is_regression:
+        return _Measure(
+            "years", "years", "years of MAE", 1, 1, 0.0,
+            lambda labels, found: np.abs(found.astype(np.float64) - labels),
+        )  # fmt: skip
+    return _Measure(
+        "probability", "accuracy", "points of accuracy", 100, -1, 1.0,
+        lambda labels, found: np.argmax(found, -1) == labels,
+    )  # fmt: skip
 
 
 class ParityError(HydraNetError, RuntimeError):
@@ -171,21 +205,19 @@ def excess(comparison: Comparison, variant: str, sample: Sample) -> list[str]:
     """
     found = []
     for task in sample.tasks:
-        unit = "years" if task.is_regression else "probability"
+        measure = _measure(task)
+        unit = measure.unit
         difference = comparison.differences[task.name]
         # Each a value, its bound, and what to say.
         if variant in MAX_DIFFERENCE:
             bound = MAX_DIFFERENCE[variant][unit]
             held = [(difference, bound, 1, f"differs by up to {{}} {unit}")]
         else:
-            scale, kind = (
-                (100, "points of accuracy") if task.classes else (1, "years of MAE")
-            )
             move = MAX_MOVE[variant]
             mean = comparison.mean_differences[task.name]
             loss, most = comparison.losses[task.name], _largest_loss(task, sample)
             held = [
-                (loss, most, scale, f"loses {{}} {kind}"),
+                (loss, most, measure.scale, f"loses {{}} {measure.words}"),
                 (mean, move["mean"][unit], 1, f"differs by {{}} {unit} on average"),
                 (difference, move["each"][unit], 1, f"differs by up to {{}} {unit}"),
             ]
@@ -210,13 +242,13 @@ def bounds(variant: str, sample: Sample) -> dict[str, float]:
 
 
 def _largest_loss(task: Task, sample: Sample) -> float:
-    """In years, or as a share of the faces that count."""
-    if task.is_regression:
-        return MAX_LOSS["years"]
+    """In years, or as a fraction of the faces that count."""
+    measure = _measure(task)
     # Of fewer than a hundred faces, one is more than a point. Without labels,
-    # Keras' answers stand for them.
+    # Keras' predictions stand for them.
     labelled = np.count_nonzero(sample.labels[task.name] != MISSING)
-    return max(MAX_LOSS["accuracy"], 1 / (labelled or len(sample)))
+    one_face = measure.one_face / (labelled or len(sample))
+    return max(MAX_LOSS[measure.score], one_face)
 
 
 def _predictions_to_bytes(path: Path, sample: Sample) -> dict[str, np.ndarray]:
@@ -247,9 +279,9 @@ def _compare(predictions: Mapping[str, np.ndarray], sample: Sample) -> Compariso
         found, expected = predictions[task.name], sample.predictions[task.name]
         labels = sample.labels[task.name]
         if np.all(labels == MISSING):
-            labels = expected if task.is_regression else np.argmax(expected, -1)
+            labels = task.as_labels(expected)
         loss = _score(task, labels, found) - _score(task, labels, expected)
-        losses[task.name] = loss if task.is_regression else -loss
+        losses[task.name] = _measure(task).sign * loss
     return Comparison(differences, means, sample.scores(predictions), losses)
 
 
@@ -267,7 +299,4 @@ def _score(task: Task, labels: np.ndarray, predictions: np.ndarray) -> float | N
     present = labels != MISSING
     if not np.any(present):
         return None
-    labels, predictions = labels[present], predictions[present]
-    if task.is_regression:
-        return float(np.mean(np.abs(predictions.astype(np.float64) - labels)))
-    return float(np.mean(np.argmax(predictions, -1) == labels))
+    return float(np.mean(_measure(task).each(labels[present], predictions[present])))

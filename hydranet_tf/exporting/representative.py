@@ -88,8 +88,8 @@ def draw(
 def _kind(task: Task, value: float) -> str:
     if value == MISSING:
         return f"{task.name} unknown"
-    if not task.is_regression:
-        return f"{task.name} {task.classes[int(value)]}"
+    if task.classes:
+        return f"{task.name} {task.format_label(value)}"
     begin = int(min(value // _BAND * _BAND, _LAST_BAND))
     if begin == _LAST_BAND:
         return f"{task.name} {begin} or more"

@@ -422,8 +422,7 @@ def _check_names(path: Path, tasks: tuple[Task, ...], outputs) -> None:
 
 
 def _empty(task: Task) -> np.ndarray:
-    shape = (0,) if task.is_regression else (0, len(task.classes))
-    return np.zeros(shape, np.float32)
+    return np.zeros((0, *task.prediction_shape), np.float32)
 
 
 def _first_line(error: BaseException) -> str:

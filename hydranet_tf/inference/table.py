@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydranet_tf.tasks import TASKS
@@ -16,15 +16,9 @@ if TYPE_CHECKING:
 PLACE = ("left", "top", "right", "bottom")
 
 
-def _task_columns() -> Iterator[str]:
-    for task in TASKS:
-        yield task.name
-        if task.is_regression:
-            yield from (f"{task.name}_low", f"{task.name}_high")
-        yield from task.probability_columns
-
-
-TASK_COLUMNS: tuple[str, ...] = tuple(_task_columns())
+TASK_COLUMNS: tuple[str, ...] = tuple(
+    column for task in TASKS for column in task.columns
+)
 # Of pictures.
 COLUMNS: tuple[str, ...] = (
     "file", "face", *PLACE, "detection_score", *TASK_COLUMNS, "status"

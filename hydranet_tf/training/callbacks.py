@@ -200,10 +200,8 @@ class ProgressBar(keras.callbacks.Callback):
         parts = []
         for task in self.model.tasks:
             value = logs.get(prefix + score_name(task), math.nan)
-            shown = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
-            if math.isnan(value):
-                # No label yet, or of a source that does not label it.
-                shown = "-"
+            # None yet, or of a source that does not label it.
+            shown = "-" if math.isnan(value) else task.format_score(value)
             parts.append(f"{task.name} {shown}")
         return " ".join(parts)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from hydranet_tf import checkpoints, losses
+from hydranet_tf import checkpoints, heads
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.io import atomic
-from hydranet_tf.model import HydraNet, head_layers
+from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import MISSING, score_name
 from hydranet_tf.training import callbacks
 
@@ -43,18 +43,9 @@ def example_scores(model: HydraNet, faces: Faces, batch_size: int) -> Scores:
     labels = faces.examples.labels
     found = {}
     for task in model.tasks:
-        values, known = logits[task.name], labels[task.name]
-        if task.is_regression:
-            widths = labels.get(task.half_width_name, np.zeros(len(known)))
-            # Of a distribution the median, of a range the nearest value.
-            nearest = losses.nearest_labels(task, known, widths, values)
-            prediction = losses.nearest_labels(
-                task, np.zeros(len(known)), np.full(len(known), np.inf), values
-            )
-            score = np.abs(np.asarray(nearest - prediction, np.float64))
-        else:
-            chosen = values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(1)
-            score = (chosen == known).astype(np.float64)
+        known = labels[task.name]
+        widths = labels.get(task.half_width_name, np.zeros(len(known)))
+        score = heads.of(task).example_scores(known, logits[task.name], widths)
         found[score_name(task)] = np.where(known == MISSING, np.nan, score)
     return found
 
@@ -181,11 +172,11 @@ def freeze(model: HydraNet, part: str) -> None:
     """
     if not part:
         return
-    heads = {layer for task in model.tasks for layer in head_layers(task)}
+    headed = {layer for task in model.tasks for layer in heads.of(task).layer_names}
     layers = [
         layer
         for layer in _leaves(model.network)
-        if layer.weights and layer.name not in heads
+        if layer.weights and layer.name not in headed
     ]
     fraction = 1.0 if part == "backbone" else float(part)
     for layer in layers[: round(fraction * len(layers))]:
@@ -232,6 +223,5 @@ def _shown(model: HydraNet, means: Mapping[str, float]) -> str:
         if value is None:
             parts.append(f"{task.name} -")
         else:
-            form = f"{value:.2f}" if task.is_regression else f"{value:.1%}"
-            parts.append(f"{task.name} {form}")
+            parts.append(f"{task.name} {task.format_score(value)}")
     return " ".join(parts)

@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from hydranet_tf import losses, tasks
+from hydranet_tf import heads, losses, tasks
 from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import INHERITED, LEARNED, ConfigError, TrainingConfig
 from hydranet_tf.inference import loading, released
-from hydranet_tf.model import HydraNet, head_layers
+from hydranet_tf.model import HydraNet
 
 _BACKBONE = "backbone"
 
@@ -65,13 +65,13 @@ def inherited(
             found = json.loads((folder / name).read_text(encoding="utf-8"))
             asked = [tasks.from_config(task) for task in found["tasks"]]
             known = {task.name for task in tasks.TASKS}
-            heads = [task.head for task in asked if task.is_regression]
+            chosen = [task.head for task in asked if task.is_regression]
             return {
                 "backbone": found["backbone"],
                 "width": found["width"] or 0,
                 "image_size": found["image_size"],
                 "tasks": ",".join(task.name for task in asked if task.name in known),
-                "age_head": heads[0] if heads else tasks.VALUE,
+                "age_head": chosen[0] if chosen else tasks.VALUE,
                 # `mirrored` is its name before 0.2.
                 "flip_tta": found.get("flip_tta", found.get("mirrored", False)),
             }
@@ -123,7 +123,7 @@ def _network(config: TrainingConfig, path: Path) -> Start:
         layer
         for task in network.tasks
         if task not in kept
-        for layer in head_layers(task)
+        for layer in heads.of(task).layer_names
     }
     arrays = {
         variable.path: keras.ops.convert_to_numpy(variable)

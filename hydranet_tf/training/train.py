@@ -19,8 +19,8 @@ from hydranet_tf.data import pipeline, sources, yunet
 from hydranet_tf.data.examples import concatenate
 from hydranet_tf.data.file_names import Skipped
 from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.heads import task_metrics
 from hydranet_tf.inference import photograph_faces, predictor
-from hydranet_tf.metrics import task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import score_name
 from hydranet_tf.training import (

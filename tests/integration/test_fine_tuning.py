@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from hydranet_tf import checkpoints
+from hydranet_tf import checkpoints, heads
 from hydranet_tf.config import INHERITED, ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.inference import released
-from hydranet_tf.model import head_layers
 from hydranet_tf.tasks import DISTRIBUTION, TASKS
 from hydranet_tf.training import fine_tuning, folds, initialization, proportions, train
 
@@ -191,14 +190,16 @@ def test_what_is_frozen_stays_and_the_rest_learns(data, base, tmp_path, part):
     config = tuned(data, base, freeze=part, epochs=1, learning_rate=1e-2)
     model = train.train(config, tmp_path / "run").model
     before = {v.path: v for v in checkpoints.load_model(base).network.weights}
-    heads = {layer for task in TASKS for layer in head_layers(task)}
+    headed = {layer for task in TASKS for layer in heads.of(task).layer_names}
     changed = {
         v.path.split("/")[0]
         for v in model.network.weights
         if not np.array_equal(v, before[v.path])
     }
-    assert heads <= changed
-    layers = [x.name for x in model.network.layers if x.weights and x.name not in heads]
+    assert headed <= changed
+    layers = [
+        x.name for x in model.network.layers if x.weights and x.name not in headed
+    ]
     frozen = layers if part == "backbone" else layers[: round(len(layers) / 2)]
     # Moving statistics of normalisation included.
     assert changed.isdisjoint(frozen)

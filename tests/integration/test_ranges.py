@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import synthetic
 
-from hydranet_tf import distributions, losses
+from hydranet_tf import distributions, heads, losses
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.evaluation import evaluate, findings, ranges, scores
-from hydranet_tf.metrics import task_metrics
+from hydranet_tf.heads import task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import AGE, DISTRIBUTION, GENDER, MISSING, with_head
 from hydranet_tf.training import distillation, train
@@ -32,7 +32,7 @@ def test_a_value_loses_its_distance_from_the_range():
 
 def logits_of(fractions):
     """Logits of the given probabilities by year; nothing elsewhere."""
-    values = np.full(BY_DISTRIBUTION.num_logits, 1e-12)
+    values = np.full(heads.of(BY_DISTRIBUTION).num_logits, 1e-12)
     for year, fraction in fractions.items():
         values[year] = fraction
     return np.log(values)[None].astype(np.float32)
@@ -75,7 +75,7 @@ def test_an_open_range_reaches_to_the_end():
 @pytest.mark.parametrize("task", [AGE, BY_DISTRIBUTION])
 def test_exact_labels_among_ranges_are_as_ever(task):
     rng = np.random.default_rng(0)
-    shape = (3, task.num_logits) if task.is_distribution else (3,)
+    shape = (3, heads.of(task).num_logits) if task.is_distribution else (3,)
     logits = rng.normal(size=shape).astype(np.float32)
     labels = np.array([30.0, MISSING, 50.0])
     expected = losses.example_losses(task, labels, logits)

@@ -15,7 +15,7 @@ import synthetic
 from hydranet_tf import checkpoints
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.metrics import task_metrics
+from hydranet_tf.heads import task_metrics
 from hydranet_tf.tasks import TASKS
 from hydranet_tf.training import train
 from hydranet_tf.training.callbacks import ProgressBar, TrainingDiverged

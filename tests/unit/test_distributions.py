@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hydranet_tf import distributions, losses
-from hydranet_tf.metrics import MaskedMedianError, task_metrics
+from hydranet_tf import distributions, heads, losses
+from hydranet_tf.heads import task_metrics
+from hydranet_tf.metrics import MaskedMedianError
 from hydranet_tf.tasks import AGE, DISTRIBUTION, MISSING, TASKS, with_head
 
 BY_YEAR = dataclasses.replace(AGE, head=DISTRIBUTION)
@@ -23,7 +24,7 @@ def quantile(probabilities, level, task=SHORT):
 
 def test_only_the_regression_gets_the_other_head():
     tasks = with_head(TASKS, DISTRIBUTION)
-    assert [task.num_logits for task in tasks] == [121, 1, 5]
+    assert [heads.of(task).num_logits for task in tasks] == [121, 1, 5]
     assert tasks[0].outputs == ("age", "age_low", "age_high")
     assert tasks[1:] == TASKS[1:]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hydranet_tf import metrics
+from hydranet_tf import heads, metrics
 from hydranet_tf.tasks import MISSING, TASKS, score_name
 
 
@@ -37,7 +37,7 @@ def test_no_label_at_all_is_no_score():
 
 
 def test_every_task_has_its_score():
-    made = metrics.task_metrics(TASKS)
+    made = heads.task_metrics(TASKS)
     names = [f"{task}_{score.name}" for task, (score,) in made.items()]
     assert names == [score_name(task) for task in TASKS]
     assert names == ["age_mae", "gender_accuracy", "race_accuracy"]

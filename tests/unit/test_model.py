@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hydranet_tf import losses
-from hydranet_tf.metrics import task_metrics
+from hydranet_tf.heads import task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import DISTRIBUTION, MISSING, TASKS, with_head
 

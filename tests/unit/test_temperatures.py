@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from hydranet_tf import heads
 from hydranet_tf.evaluation import temperatures
 from hydranet_tf.tasks import AGE, DISTRIBUTION, GENDER, MISSING, RACE
 
@@ -25,7 +26,7 @@ def drawn(probabilities, rng):
 @pytest.mark.parametrize("true", [0.5, 2.5])
 def test_the_temperature_that_made_the_labels_is_found(task, true):
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (4000, task.num_logits))
+    logits = rng.normal(0, 3, (4000, heads.of(task).num_logits))
     labels = drawn(softmax(logits / true), rng)
     found = temperatures.fit([task], {task.name: logits}, {task.name: labels})
     assert found[task.name] == pytest.approx(true, rel=0.08)
