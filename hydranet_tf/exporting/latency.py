@@ -70,6 +70,8 @@ def signature(model: Path | bytes, threads: int = 1):
     )
     with notices.held_back():
         interpreter = Interpreter(**given, num_threads=threads)
+        # Else the first prediction would, and say so.
+        interpreter.allocate_tensors()
         found = interpreter.get_signature_runner()
     # It reads the interpreter's memory without holding it.
     found.interpreter = interpreter

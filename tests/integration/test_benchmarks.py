@@ -1,14 +1,17 @@
 """Benchmarks of scores and of what networks cost, and what they count by hand."""
 
+import csv
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import released
 import synthetic
 from small_network import random_model
 
@@ -265,3 +268,52 @@ def test_faces_of_two_detectors_are_matched():
         cwd=ROOT / "benchmarks", capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["0.5", "0.0", "a", "b c"], done.stderr
+
+
+def test_files_of_litert_are_timed():
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "litert_files.py", "--rounds=2",
+         released.LITERT],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = re.fullmatch(
+        rf"{released.LITERT}: ([\d,]+) bytes, ([\d.]+) ms at least, ([\d.]+) ms in the "
+        "middle\n",
+        done.stdout,
+    )
+    assert int(found[1].replace(",", "")) == released.LITERT.stat().st_size
+    assert 0 < float(found[2]) <= float(found[3])
+
+
+def test_fine_tuning_is_compared_on_faces_that_nobody_saw(tmp_path):
+    """8 of 30 white faces of 40 or more: 6 to train, 2 to validate, 22 to compare."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    ages = [*range(20, 40), *range(40, 70)]
+    names = [f"{age}_{age % 2}_{int(age < 35)}_{age}.jpg" for age in ages]
+    for name in names:
+        (folder / name).write_bytes(synthetic.encoded())
+    (folder / "train.txt").write_text("")
+    (folder / "test.txt").write_text("")
+    (folder / "validation.txt").write_text("\n".join(names))
+    random_model().save_to_preset(tmp_path / "preset")
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "fine_tuning.py", f"--data={folder}",
+         f"--split_lists={folder}", "--count=8", f"--output={tmp_path / 'out'}",
+         f"--start_from={tmp_path / 'preset'}", "--", "--epochs=1"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "faces.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["split"] for row in rows] == (
+        ["train"] * 6 + ["validation"] * 2 + ["test"] * 22
+    )
+    for row in rows:
+        assert row["path"].endswith(f"/faces/{Path(row['path']).name}")
+        age, gender, *_ = Path(row["path"]).name.split("_")
+        assert float(row["age"]) == int(age) >= 40 and row["race"] == "white"
+        assert row["gender"] == ("male", "female")[int(gender)]
+    assert "6 faces to train, 2 to validate" in done.stdout
+    assert "22 faces that it has not seen" in done.stdout
+    assert "s of processor time" in done.stdout and "gain  : age_mae" in done.stdout
