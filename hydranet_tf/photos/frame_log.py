@@ -16,11 +16,22 @@ from typing import Any, BinaryIO
 from hydranet_tf.photos.tracks import Seen, SeenFrame
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    """What the log in a file is of; nothing where it broke off before it said so."""
+    with open(path, "rb") as file:
+        try:
+            found = json.loads(file.readline())
+        except ValueError:
+            return {}
+    return found if isinstance(found, dict) else {}
+
+
 class FrameLog:
     """A log of one film, open for more.
 
     Attributes:
         path: of its file.
+        rate: frames a second of the film; 0 before `begin`.
         next_frame: number of the first frame that is not in it.
         is_complete: whether there are no more.
         damage: of a complete one: see `frames.Film`.
@@ -40,6 +51,7 @@ class FrameLog:
         """
         self.path = path
         self.next_frame = 0
+        self.rate = 0.0
         self.is_complete = self.started_anew = False
         self.damage: str | None = None
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115
@@ -76,8 +88,15 @@ class FrameLog:
     def _note(self, record: Mapping[str, Any]) -> None:
         if "frames" in record:
             self.next_frame = record["next"]
+        elif "rate" in record:
+            self.rate = record["rate"]
         else:
             self.is_complete, self.damage = True, record["damage"]
+
+    def begin(self, rate: float) -> None:
+        """Keeps the rate of a film that is open, before its frames."""
+        if rate != self.rate:
+            self._write({"rate": rate})
 
     def add(self, frames: Sequence[SeenFrame], next_frame: int) -> None:
         """Keeps a batch of frames; `next_frame` is the first that is not in it."""

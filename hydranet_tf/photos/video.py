@@ -12,6 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import glob
 import hashlib
 import itertools
 import os
@@ -32,7 +33,7 @@ from hydranet_tf.data.detection import DetectionError, Detector
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, Predictor
 from hydranet_tf.inference.table import FAILED, NO_FACE, OK, UNREADABLE, name_of, row
-from hydranet_tf.photos import annotation, collecting, lines, rows, tracks
+from hydranet_tf.photos import annotation, collecting, frame_log, lines, rows, tracks
 from hydranet_tf.photos.collecting import PathsError
 from hydranet_tf.photos.frame_log import FrameLog
 from hydranet_tf.photos.frames import Film, FilmError, Frame, is_film
@@ -194,6 +195,8 @@ def predict(
                 run.frame_table = stack.enter_context(
                     rows.Rows(frames, unfinished, bom=bom, columns=tracks.FRAME_COLUMNS)
                 )
+            if output is not None:
+                run.recover_recordings()
             for source in sources:
                 if source.name in unfinished or not run.has_rows(source.name):
                     run.film(source)
@@ -319,7 +322,9 @@ class _Run:
     def film(self, source: _Source) -> None:
         """Searches a film or a camera, and writes what was found."""
         header = {"film": source.name, **self._settings}
-        if not source.is_camera:
+        if source.is_camera:
+            header["camera"] = source.address
+        else:
             with contextlib.suppress(OSError):
                 status = os.stat(source.address)
                 header |= {"size": status.st_size, "changed": status.st_mtime_ns}
@@ -330,7 +335,7 @@ class _Run:
                     "broken off", source.name,
                 )  # fmt: skip
             try:
-                rate = self._search(source, log)
+                self._search(source, log)
             except FilmError as error:
                 if source.is_camera:
                     log.delete()
@@ -339,8 +344,23 @@ class _Run:
             except DetectionError as error:
                 self._no_rows(source.name, f"{FAILED}: {error}")
             else:
-                self._write(source, log, rate / self._frame_step)
+                self._write(source, log, log.rate / self._frame_step)
             log.delete()
+
+    def recover_recordings(self) -> None:
+        """Writes the rows of cameras whose command was killed: none comes again."""
+        for path in sorted(self.folder.glob(f"{glob.escape(self.prefix)}-*")):
+            header = frame_log.header_of(path) if path.suffix == _UNFINISHED else {}
+            if "camera" not in header:
+                continue
+            source = _Source(header["film"], header["camera"], True, None)
+            with FrameLog(path, header) as log:
+                if log.next_frame:
+                    self._write(source, log, log.rate / header["frame_step"])
+                    logging.warning(
+                        "%s was broken off; its rows are written now", source.name
+                    )
+                log.delete()
 
     def _no_rows(self, name: str, status: str) -> None:
         status = " ".join(status.split())
@@ -348,11 +368,12 @@ class _Run:
         if self.frame_table:
             self.frame_table.add([row(name, status, tracks.FRAME_COLUMNS)])
 
-    def _search(self, source: _Source, log: FrameLog) -> float:
-        """Searches the frames that are not in the log; returns their rate."""
+    def _search(self, source: _Source, log: FrameLog) -> None:
+        """Searches the frames that are not in the log."""
+        if log.is_complete:
+            return
         with Film(source.address, is_camera=source.is_camera) as film:
-            if log.is_complete:
-                return film.rate
+            log.begin(film.rate)
             model = self._predictor()
             # A camera shows what it sees now.
             size = 1 if source.is_camera else self._batch_size
@@ -385,7 +406,6 @@ class _Run:
                 raise FilmError("no frame of it can be read")
             # Of a camera that Ctrl-C stopped as well.
             log.complete(film.damage)
-            return film.rate
 
     def _predictor(self) -> Predictor:
         if not isinstance(self._model, Predictor):

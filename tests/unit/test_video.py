@@ -497,6 +497,28 @@ def test_a_camera_ends_with_ctrl_c_and_has_its_rows(tmp_path, monkeypatch, detec
         assert len(list(film.frames())) == 12
 
 
+def test_a_recording_that_was_killed_is_written_by_the_next(tmp_path, monkeypatch):
+    class Dies(Squares):
+        def __call__(self, image):
+            if self.frames == 8:
+                raise SystemExit
+            return super().__call__(image)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    output, every = tmp_path / "rows.csv", tmp_path / "frames.csv"
+    with pytest.raises(SystemExit):
+        video.predict([], model(Dies()), output, camera="0")
+    assert not read(output)
+    # By a film, too: what it has to do with the camera is the table alone.
+    monkeypatch.undo()
+    film = write(tmp_path / "none.mp4", squares(2))
+    video.predict([film], model(Squares()), output, frames=every)
+    first, second = read(output)
+    assert first["file"].startswith("camera 0 2") and first["frames"] == "7"
+    assert second["status"] == "no_face" and not list(tmp_path.glob("*.unfinished"))
+    assert len(read(every)) == 8 + 2
+
+
 def test_a_camera_that_is_not_there(tmp_path, monkeypatch, detector):
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
     with pytest.raises(frames.FilmError, match="none with the number 1") as caught:
