@@ -117,8 +117,8 @@ def listed(
     would be the same, that of the folder above stands before it.
 
     Args:
-        data, split_lists: see `open_source`. A path that has a comma in its name is
-            one source.
+        data: see `open_source`. A path that has a comma in its name is one source.
+        split_lists: see `open_source`.
 
     Raises:
         SourceError: if a source is named twice or is blank, or the split lists are

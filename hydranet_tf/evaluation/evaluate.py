@@ -79,9 +79,13 @@ def evaluate_model(
 
     Args:
         model_path: a workdir, a SavedModel, a preset or a .tflite file.
-        data, split, data_dir, split_lists, columns, classes: see
-            `sources.open_source`.
+        data: see `sources.open_source`, as the next but `output`.
+        split: its part.
         output: folder of the report; an earlier report there is replaced.
+        data_dir: of TensorFlow Datasets.
+        split_lists: folder of the lists.
+        columns: of a table.
+        classes: of a table.
         batch_size: images that are predicted at once.
         max_bad_images: how many may be left out, listed with a reason.
         seed: of the bootstrap intervals.
@@ -197,17 +201,22 @@ def evaluate_sources(
     how the sources were mixed, rather than how good the model is.
 
     Args:
-        data, split_lists: see `sources.open_source`.
+        model_path: see `evaluate_model`.
+        data: several sources, or one; see `sources.open_source`.
+        split: see `evaluate_model`.
         output: each report goes into the folder by the source's name in it; that of
             one source goes into `output` itself.
-        fit_temperatures, projector: for one source alone.
-        model_path, split, options: see `evaluate_model`.
+        split_lists: one for each source; see `sources.open_source`.
+        fit_temperatures: for one source alone.
+        projector: for one source alone.
+        **options: see `evaluate_model`.
 
     Returns:
         What `evaluate_model` returns, by the source's name.
 
     Raises:
-        What `evaluate_model` does.
+        EvaluationError: as `evaluate_model` does, with the other errors named there;
+            and if several sources are to fit temperatures or fill a projector.
     """
     named = sources.listed(data, split_lists)
     if len(named) == 1:

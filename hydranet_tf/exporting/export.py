@@ -122,13 +122,17 @@ def export_run(
     Args:
         source: workdir of the run, a preset, or the name of a network that comes with
             the package.
-        output, request: see `export`.
+        output: see `export`.
+        request: see `export`.
         checkpoint: `"best"` or `"last"` of a run.
         data: where the examples of the check come from, see
             `sources.open_source`; None takes what the run was trained on. A preset
             has no data of its own and needs it; representative faces come from it.
-        split, data_dir, split_lists, columns, classes: go with `data`; without it,
-            all but the split replace those of the run where given.
+        split: goes with `data`.
+        data_dir: goes with `data`; without it, replaces that of the run where given.
+        split_lists: the same.
+        columns: the same.
+        classes: the same.
         report: folder of a report of evaluate.py on this run, for the card.
 
     Raises:

@@ -68,9 +68,9 @@ def train(
             another process.
         ConfigError: on a monitored score that does not exist; if the training part
             has no label of a task, or the validation part none of the monitored one.
-        hydranet_tf.backbones.pretrained.WeightsError,
-        hydranet_tf.inference.loading.LoadError: if the first weights cannot be
+        hydranet_tf.backbones.pretrained.WeightsError: if the first weights cannot be
             read or do not fit.
+        hydranet_tf.inference.loading.LoadError: the same, of weights of a run.
         hydranet_tf.data.sources.SourceError: if the data cannot be read.
         hydranet_tf.training.callbacks.TrainingDiverged: if the loss is NaN.
         hydranet_tf.checkpoints.CheckpointError: if a checkpoint cannot be

@@ -40,3 +40,11 @@ def test_nothing_is_fetched_from_elsewhere():
     """Fonts are what the theme would fetch."""
     assert re.search(r"^  font: false$", SETTINGS, re.M)
     assert "strict: true" in SETTINGS
+
+
+def test_nothing_that_a_build_could_say_is_turned_off():
+    """But for types of tensors, which stand in no signature; see there."""
+    options = re.findall(r"^ +(\w*warn\w*): (\w+)$", SETTINGS, re.M)
+    assert options == [("warn_missing_types", "false")]
+    checks = re.search(r"^validation:\n  links:\n((?:    .*\n)+)", SETTINGS, re.M)[1]
+    assert set(re.findall(r": (\w+)", checks)) == {"warn"}
