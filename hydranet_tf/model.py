@@ -365,7 +365,9 @@ def _mirror_images(images):
     groups = size // side_by_side
 
     def reordered(values, kernel):
-        kernel = ops.convert_to_tensor(kernel[np.newaxis, np.newaxis], "float32")
+        # An array, which becomes a constant of every graph. A tensor of now would be an
+        # input more of an .onnx file.
+        kernel = kernel[np.newaxis, np.newaxis].astype(np.float32)
         return ops.conv(values, kernel, data_format="channels_last")
 
     x = ops.reshape(images, (-1, size, groups, side_by_side * channels))

@@ -12,11 +12,18 @@ from small_network import SIZE, random_images, random_model
 from hydranet_tf.exporting import onnx_file, saved_model
 from hydranet_tf.inference import engines, onnx_metadata, runtimes
 from hydranet_tf.io import protobuf
+from hydranet_tf.model import HydraNet
 
 
-@pytest.fixture(scope="module")
-def model():
-    return random_model(4)
+@pytest.fixture(scope="module", params=[False, True], ids=["once", "flip_tta"])
+def model(request):
+    """As it is, and as the mean over a face and its mirror image."""
+    model = random_model(4)
+    if not request.param:
+        return model
+    mirrored = HydraNet.from_config({**model.get_config(), "flip_tta": True})
+    mirrored.set_weights(model.get_weights())
+    return mirrored
 
 
 @pytest.fixture(scope="module")
