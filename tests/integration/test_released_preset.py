@@ -14,6 +14,7 @@ from gpu_delegates import check_for_gpu
 from released import LITERT, NAME, PRESET, RECIPE, REPORT
 from sample_pictures import astronaut
 
+from hydranet_tf import checkpoints
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.inference import released, runtimes
 from hydranet_tf.inference.predictor import Predictor
@@ -139,3 +140,48 @@ def test_on_the_real_images_it_scores_what_its_report_says(utkface_dir):
     for task in ("gender", "race"):
         fraction = (predictions[task].argmax(-1) == examples.labels[task]).mean()
         assert abs(fraction - reported[task]["scores"]["accuracy"]["value"]) < 0.005
+
+
+@pytest.mark.real_data
+def test_fine_tuned_on_60_faces_it_survives_exports_in_8_bits(utkface_dir, tmp_path):
+    """The README's command; then every prediction beside that of the tuned network."""
+    splits = ROOT / "datasets" / "utkface" / "splits"
+    examples = sources.open_source(str(utkface_dir), "validation", split_lists=splits)
+    rows = np.random.default_rng(0).permutation(len(examples))[:200]
+    with (tmp_path / "faces.csv").open("w") as table:
+        table.write("path,age,split\n")
+        for number, row in enumerate(rows):
+            split = "train" if number < 48 else "validation" if number < 60 else "test"
+            age = examples.labels["age"][row]
+            table.write(f"{utkface_dir / examples.ids[row]},{age:g},{split}\n")
+    train = [
+        "train.py", "--data=faces.csv", f"--start_from={NAME}", "--tasks=age",
+        "--workdir=runs/mine", "--epochs=5",
+        # The last epoch is what is exported, whether or not it is better: the further
+        # from the start, the more an export could undo.
+    ]  # fmt: skip
+    export = [
+        "export.py", "--workdir=runs/mine", "--output=exports", "--checkpoint=last",
+        "--format=litert,preset", "--litert_variants=dynamic,int8", "--data=faces.csv",
+        "--split=all",
+    ]  # fmt: skip
+    for script, *arguments in (train, export):
+        done = subprocess.run(
+            [sys.executable, ROOT / script, *arguments],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def ages(runtime):
+        faces = pipeline.load_faces(examples.select(rows), runtime.image_size)
+        return runtime.predictions(np.asarray(faces.images))["age"]
+
+    tuned = ages(
+        runtimes.from_model(checkpoints.load_model(tmp_path / "runs/mine", "last"))
+    )
+    # Or nothing would be shown.
+    assert np.abs(tuned - ages(runtimes.load(LITERT))).mean() > 1
+    for name in ("hydranet_dynamic.tflite", "hydranet_int8.tflite", "preset"):
+        away = np.abs(ages(runtimes.load(tmp_path / "exports" / name)) - tuned)
+        print(f"{name}: {away.mean():.3f} years on average, {away.max():.2f} at most")
+        assert away.mean() <= 0.3 and away.max() <= 2, name
