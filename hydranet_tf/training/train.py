@@ -16,7 +16,7 @@ from absl import logging
 from hydranet_tf import checkpoints, losses, replicas
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources, yunet
-from hydranet_tf.data.examples import concatenate
+from hydranet_tf.data.examples import NoExamplesError, concatenate
 from hydranet_tf.data.file_names import Skipped
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.heads import task_metrics
@@ -356,14 +356,21 @@ def _learning_rate(config: TrainingConfig, warmup: int, steps: int):
 
 
 def load(config: TrainingConfig, splits: Sequence[str]) -> Faces:
-    """The faces of the splits that the settings name, one after the other.
+    """The faces of some splits of the data that the settings name, one after the other.
 
     Raises:
-        hydranet_tf.data.sources.SourceError, pipeline.BadImagesError: see there.
+        hydranet_tf.data.sources.SourceError: see there; of several splits some may
+            have no example.
+        hydranet_tf.data.pipeline.BadImagesError: see there.
     """
-    examples = concatenate(
-        [sources.open_source(config.data, s, **config.places()) for s in splits]
-    )
+    parts = []
+    for number, split in enumerate(splits, 1):
+        try:
+            parts.append(sources.open_source(config.data, split, **config.places()))
+        except NoExamplesError:
+            if number == len(splits) and not parts:
+                raise
+    examples = concatenate(parts)
     if config.crop_faces:
         examples = _cropped(examples, config.image_size)
     labels = {

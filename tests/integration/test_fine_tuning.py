@@ -244,6 +244,46 @@ def test_folds_score_every_face_by_a_network_that_has_not_seen_it(
         folds.cross_validate(config, tmp_path / "more", 33)
 
 
+def test_folds_need_no_validation_part(data, base, tmp_path):
+    """Faces that are all for training are divided; none at all is an error."""
+    names = sorted(path.name for path in Path(data["data"]).glob("*.jpg"))[:12]
+    rows = [f"{data['data']}/{name},{name.split('_')[0]},train" for name in names]
+    table = tmp_path / "faces.csv"
+    table.write_text("path,age,split\n" + "\n".join(rows))
+    config = tuned({"data": str(table)}, base, tasks="age", epochs=1)
+    faces = train.load(config, ("train", "validation"))
+    assert sorted(map(Path, faces.examples.ids)) == sorted(
+        Path(row.split(",")[0]) for row in rows
+    )
+    with pytest.raises(sources.SourceError, match="no usable example in 'validation'"):
+        train.load(config, ("test", "validation"))
+
+
+def test_each_of_a_chain_thaws_more_and_begins_at_the_best_of_the_one_before(
+    data, base, tmp_path
+):
+    """docs/fine_tuning.md: the heads alone, then the end of the backbone, then all."""
+    start, trained = base, []
+    for number, part in enumerate(("backbone", "0.7", "")):
+        config = tuned(data, start, freeze=part, epochs=1, learning_rate=1e-3)
+        workdir = tmp_path / str(number)
+        model = train.train(config, workdir).model
+        best = checkpoints.load_model(start)
+        first = np.load(workdir / "start_scores.npz")["age_mae"].mean()
+        lists = {"split_lists": data["split_lists"]}
+        held = pipeline.load_faces(
+            sources.open_source(data["data"], "validation", **lists), 32
+        )
+        expected = fine_tuning.example_scores(best, held, 8)["age_mae"].mean()
+        assert first == pytest.approx(expected, abs=1e-4)
+        trained.append(len(model.network.trainable_variables))
+        start = workdir
+    assert trained == sorted(set(trained))
+    assert trained[-1] == len(best.network.weights) - sum(
+        "moving" in v.path for v in best.network.weights
+    )
+
+
 def test_folds_get_as_many_of_each_class():
     faces = numbered(20)
     faces.examples.labels["race"] = np.array([0] * 10 + [3] * 10, np.int32)
