@@ -27,6 +27,7 @@ REFERENCE = {
     "Photographs": (
         "photos.predict",
         "photos.rows",
+        "photos.video",
         "data.yunet",
         "data.detection",
         "data.crops",

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import released
+import skimage.data
 import synthetic
+from PIL import Image
 from small_network import random_model
 
 from hydranet_tf.config import TrainingConfig
@@ -317,3 +319,31 @@ def test_fine_tuning_is_compared_on_faces_that_nobody_saw(tmp_path):
     assert "6 faces to train, 2 to validate" in done.stdout
     assert "22 faces that it has not seen" in done.stdout
     assert "s of processor time" in done.stdout and "gain  : age_mae" in done.stdout
+
+
+def test_whole_pictures_are_predicted_side_by_side(tmp_path):
+    """Ours alone, where no peer is named; of the baseline itself the ratio is 1."""
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "a.png")
+    command = [sys.executable, ROOT / "benchmarks" / "whole_pictures.py"]
+    done = subprocess.run(
+        [*command, f"--pictures={tmp_path}", "--count=1", "--rounds=1",
+         "--as_they_are", f"--json={tmp_path / 'found.json'}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["ours"]["faces"] == found["pictures"] == 1
+    assert found["ours"]["times_our_processor_time"] == 1
+    assert 0 < found["ours"]["processor_ms"] < 10_000
+
+
+def test_memory_is_taken_each_thousand_pictures(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "picture_memory.py"]
+    done = subprocess.run(
+        [*command, "--pictures=150", f"--json={tmp_path / 'found.json'}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    # What Python, NumPy and OpenCV take at least, and no more than a laptop has.
+    assert 3e7 < found["resident_bytes"]["100"] < 2e9
