@@ -56,6 +56,8 @@ def _load_onnx_runtime(content: bytes, threads: int) -> tuple[Predict, list[str]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait would keep their processors busy, for no work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Warnings about the machine are no news to whoever wants an age.
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(

@@ -347,3 +347,37 @@ def test_memory_is_taken_each_thousand_pictures(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     # What Python, NumPy and OpenCV take at least, and no more than a laptop has.
     assert 3e7 < found["resident_bytes"]["100"] < 2e9
+
+
+def test_what_auto_takes_beside_every_runtime(tmp_path):
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "engines.py", "--rounds=2",
+         "--faces=1", f"--json={raw}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    times = json.loads(raw.read_text())["times"]
+    assert times.keys() == {
+        f"{file}, {threads}"
+        for file in ("released .tflite", "float32 .tflite", ".onnx")
+        for threads in (1, 2)
+    }
+    assert times[".onnx, 2"]["seconds"].keys() == {"onnxruntime", "openvino", "auto"}
+    assert len(re.findall(r"auto is \d+\.\d\d of the best", done.stdout)) == 6
+
+
+def test_the_service_under_load(tmp_path):
+    """All are served; needs hey."""
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "service_load.py", "--seconds=2",
+         "--connections=1,4", "--requests=40", "--port=8598", f"--json={raw}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(raw.read_text())
+    for name in ("1 connections", "4 connections", "small pictures"):
+        assert found[name]["codes"] == {"200": found[name]["requests"]}
+        assert 0 < found[name]["p50_seconds"] <= found[name]["p99_seconds"]
+    assert found["small pictures"]["requests"] == 40
