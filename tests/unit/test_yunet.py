@@ -278,3 +278,31 @@ def test_the_network_is_the_one_whose_licence_lies_beside_it():
 def test_the_command_has_the_same_default():
     text = (REPOSITORY / "hydranet_tf" / "commands" / "predict.py").read_text()
     assert f'"min_score", {yunet.MIN_SCORE},' in text
+
+
+def test_the_page_searches_with_the_same_numbers():
+    """Those of web/src/detect.ts, by the names that they have here.
+
+    The tests marked web compare what comes of them; whoever changes one here shall
+    see it without a browser.
+    """
+    text = (REPOSITORY / "web/src/detect.ts").read_text()
+    found = dict(re.findall(r"^const ([A-Z_]+) = ([\d.]+);$", text, re.M))
+    # The page has no --min_face.
+    others = {"_SMALLEST", "_MOST_ENLARGED"}
+    expected = {
+        name.removeprefix("_"): value
+        for name, value in vars(yunet).items()
+        if name.isupper() and isinstance(value, (int, float)) and name not in others
+    }
+    assert {name: float(value) for name, value in found.items()} == expected
+    body = re.search(r"TO_CONTRACT: Position\[\] = \[(.*?)^\];", text, re.M | re.S)[1]
+    moved = [
+        complex(float(x), float(y)) for x, y in re.findall(r"\[(.+), (.+)\]", body)
+    ]
+    assert moved == yunet._TO_CONTRACT.tolist()
+    body = re.search(r"CONTRACT: Contract = \{(.*?)^\};", text, re.M | re.S)[1]
+    points = re.findall(r"(\w+): \[(.+), (.+)\]", body)
+    assert {name: (float(x), float(y)) for name, x, y in points} == dict(
+        crops.CONTRACT["points"]
+    )
