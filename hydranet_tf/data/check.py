@@ -10,6 +10,7 @@ import numpy as np
 from hydranet_tf.data import sources
 from hydranet_tf.data.examples import Examples, NoExamplesError
 from hydranet_tf.data.file_names import SPLITS
+from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING, TASKS, Task
 
 # Reasons for which examples were skipped that are shown, and examples of each.
@@ -38,13 +39,24 @@ def describe(data: str | os.PathLike, **places) -> str:
     joined = {
         split: _opened(data, split, split_lists=lists, **places) for split in SPLITS
     }
-    for number, name in enumerate(named):
+    for number, (name, (alone, its_lists)) in enumerate(named.items()):
         parts = {
             split: part.select(part.source == number)
             for split, part in joined.items()
             if part is not None
         }
-        texts.append(f"{name}\n{_text(parts)}")
+        if any(map(len, parts.values())):
+            texts.append(f"{name}\n{_text(parts)}")
+            continue
+        try:
+            sources.open_source(
+                alone,
+                sources.ALL,
+                data_dir=places.get("data_dir"),
+                split_lists=its_lists,
+            )
+        except SourceError as error:
+            texts.append(f"{name}\n  {error}")
     skipped = _skipped([p for p in joined.values() if p is not None])
     return "\n".join([*texts, *skipped])
 

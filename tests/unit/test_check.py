@@ -49,6 +49,14 @@ def test_what_was_skipped_and_why_of_each_of_several_sources(table, tmp_path):
     assert "1 skipped:" in text and "from 0 to 120" in text and names[1] in text
 
 
+def test_one_of_several_sources_that_gives_nothing_says_why(table, tmp_path):
+    folder = write_folder(tmp_path / "holiday", ["beach.jpg"])
+    text = check.describe(f"{folder},{table}")
+    (line,) = [x for x in text.splitlines() if "no usable example" in x]
+    assert text.startswith("holiday\n  there is no usable example in")
+    assert "beach.jpg" in text and "examples" in text.split("\nfaces\n")[1]
+
+
 def test_the_command_needs_no_workdir_and_says_what_is_wrong(table):
     def run(*flags):
         return subprocess.run(
