@@ -38,8 +38,7 @@ def example_scores(model: HydraNet, faces: Faces, batch_size: int) -> Scores:
         By the score's name float64 `[n]`: the absolute error, or 1 where the class is
         right and 0 where not; NaN where there is no label.
     """
-    batches = pipeline.evaluation_batches(faces, batch_size)
-    logits = model.predict(batches, verbose=0)
+    logits = _logits(model, faces, batch_size)
     labels = faces.examples.labels
     found = {}
     for task in model.tasks:
@@ -48,6 +47,21 @@ def example_scores(model: HydraNet, faces: Faces, batch_size: int) -> Scores:
         score = heads.of(task).example_scores(known, logits[task.name], widths)
         found[score_name(task)] = np.where(known == MISSING, np.nan, score)
     return found
+
+
+def _logits(model: HydraNet, faces: Faces, batch_size: int) -> Mapping[str, np.ndarray]:
+    """What the heads say of every face, by task.
+
+    All batches have one size: at each other one TensorFlow would trace the network
+    again, and warn of it.
+    """
+    parts = []
+    for images, _ in pipeline.evaluation_batches(faces, batch_size).as_numpy_iterator():
+        missing = batch_size - len(images)
+        filled = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        found = model.predict_on_batch(filled)
+        parts.append({name: values[: len(images)] for name, values in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def keep_start(
