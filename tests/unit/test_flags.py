@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import released
 import synthetic
 from absl import flags
 
@@ -25,6 +26,7 @@ from hydranet_tf import config
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.evaluation import evaluate
+from hydranet_tf.inference import loading, runtimes
 from hydranet_tf.tasks import AGE
 from hydranet_tf.training import train
 
@@ -143,6 +145,30 @@ TESTS = {
         "overwrite": "integration/test_export.py::"
         "test_a_tflite_file_is_not_replaced_unasked",
         "report": "unit/test_presets.py::test_the_card_quotes_the_report",
+    },
+    "predict": {
+        **SHARED,
+        "model": "integration/test_predict.py::"
+        "test_the_script_with_all_three_kinds_of_model",
+        "output": "integration/test_predict.py::"
+        "test_the_script_with_all_three_kinds_of_model",
+        "annotate": "integration/test_predict.py::"
+        "test_the_script_with_all_three_kinds_of_model",
+        "bom": "unit/test_rows.py::test_a_table_opens_in_pandas",
+        "save_crops": "integration/test_predict.py::"
+        "test_crops_are_saved_as_the_network_saw_them",
+        "runtime": "unit/test_flags.py::test_a_runtime_that_does_not_fit_is_refused",
+        "no_detect": "integration/test_predict.py::"
+        "test_the_script_takes_faces_as_they_are_and_says_what_is_wrong",
+        "min_score": "unit/test_yunet.py::test_the_lowest_score_can_be_chosen",
+        "min_face": "unit/test_yunet.py::test_the_smallest_face",
+        "batch_size": "integration/test_predict.py::"
+        "test_a_run_that_was_broken_off_goes_on",
+        "runner": "integration/test_sharded.py::"
+        "test_without_ray_the_message_says_what_to_install",
+        "camera": "unit/test_video.py::test_a_camera_ends_with_ctrl_c_and_has_its_rows",
+        "frames": "unit/test_video.py::test_frames_need_an_output_of_their_own",
+        "frame_step": "unit/test_video.py::test_every_third_frame",
     },
 }  # fmt: skip
 # A value that is not the default, where a number more or the other choice will not do.
@@ -349,6 +375,11 @@ def test_old_names_are_the_same_flags(command, function, old, new, required):
 def faces(tmp_path_factory):
     folder = synthetic.write_folder(tmp_path_factory.mktemp("flags"), 8, side=32)
     return pipeline.load_faces(sources.open_source(str(folder), "all"), 32)
+
+
+def test_a_runtime_that_does_not_fit_is_refused():
+    with pytest.raises(loading.LoadError, match="Leave --runtime at auto"):
+        runtimes.load(released.LITERT, engine="onnxruntime")
 
 
 def test_evaluation_takes_batch_size_images_at_once(faces):
