@@ -224,10 +224,13 @@ def task_losses(
     sums, weights, counts = ops.unstack(replicas.total(together))
     means = ops.divide_no_nan(sums, weights)
     emphasis = ops.divide_no_nan(weights, counts)
-    return tuple(
-        dict(zip([task.name for task in tasks], ops.unstack(values), strict=True))
-        for values in (means, weights, emphasis)
-    )
+
+    def by_name(values) -> dict:
+        return dict(
+            zip([task.name for task in tasks], ops.unstack(values), strict=True)
+        )
+
+    return by_name(means), by_name(weights), by_name(emphasis)
 
 
 def _label_weights(task: Task, labels, sample_weights, class_weights):

@@ -39,11 +39,11 @@ def describe(data: str | os.PathLike, **places) -> str:
     joined = {
         split: _opened(data, split, split_lists=lists, **places) for split in SPLITS
     }
+    there = {split: part for split, part in joined.items() if part is not None}
     for number, (name, (alone, its_lists)) in enumerate(named.items()):
         parts = {
-            split: part.select(part.source == number)
-            for split, part in joined.items()
-            if part is not None
+            split: part.select(np.flatnonzero(part.source == number))
+            for split, part in there.items()
         }
         if any(map(len, parts.values())):
             texts.append(f"{name}\n{_text(parts)}")
@@ -57,8 +57,7 @@ def describe(data: str | os.PathLike, **places) -> str:
             )
         except SourceError as error:
             texts.append(f"{name}\n  {error}")
-    skipped = _skipped([p for p in joined.values() if p is not None])
-    return "\n".join([*texts, *skipped])
+    return "\n".join([*texts, *_skipped(list(there.values()))])
 
 
 def _describe(data, **places) -> str:
@@ -80,8 +79,7 @@ def _opened(data, split: str, **places) -> Examples | None:
 def _text(parts: dict[str, Examples]) -> str:
     lines = [_row("", list(parts)), _row("examples", [len(p) for p in parts.values()])]
     for task in TASKS:
-        labels = [part.labels.get(task.name) for part in parts.values()]
-        labels = [np.array([]) if row is None else row for row in labels]
+        labels = [part.labels.get(task.name, np.array([])) for part in parts.values()]
         there = [row[row != MISSING] for row in labels]
         lines.append(_row(task.name, [len(row) for row in there]))
         lines += _details(task, there, parts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -336,7 +336,7 @@ def _exif_of_png(encoded: bytes) -> bytes:
 
 def _orientation(tiff: bytes) -> int:
     """EXIF orientation 1..8; 1 where there is none or it makes no sense."""
-    order = "little" if tiff[:1] == b"I" else "big"
+    order: Literal["little", "big"] = "little" if tiff[:1] == b"I" else "big"
 
     def number(position: int, size: int = 2) -> int:
         # Offsets come from the file and may be wild: beyond it all is zero.

@@ -133,7 +133,8 @@ def read_split_lists(folder: str | os.PathLike) -> dict[str, list[str]]:
     Raises:
         SourceError: if a list is absent, or a file is listed twice.
     """
-    lists, home = {}, {}
+    lists: dict[str, list[str]] = {}
+    home: dict[str, str] = {}
     for split in SPLITS:
         path = Path(folder) / f"{split}.txt"
         if not path.is_file():

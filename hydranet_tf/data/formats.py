@@ -7,7 +7,7 @@ agree on them bit for bit. All other pictures are read by Pillow.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import (
@@ -179,7 +179,7 @@ def open_image(encoded: bytes, found: str) -> Image.Image:
         if isinstance(error, PictureError):
             raise
         raise damaged(found, error) from error
-    if found == TIFF:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         _refuse_thumbnail(image)
     return image
 
@@ -235,7 +235,7 @@ def damaged(found: str, error: BaseException) -> PictureError:
     return PictureError(f"damaged {found}: {reason}")
 
 
-def _plugin(found: str) -> type[Image.Image]:
+def _plugin(found: str) -> Callable[[io.BytesIO], Image.Image]:
     if found != HEIC:
         return _PLUGINS[found]
     try:
@@ -247,7 +247,7 @@ def _plugin(found: str) -> type[Image.Image]:
     return HeifImageFile
 
 
-def _refuse_thumbnail(image: Image.Image) -> None:
+def _refuse_thumbnail(image: TiffImagePlugin.TiffImageFile) -> None:
     """The first page of most cameras' raw files is a stamp of a few hundred pixels."""
     tags = image.tag_v2
     if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG_VERSION in tags:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import io
 import json
 import math
@@ -22,7 +23,7 @@ from absl import logging
 
 from hydranet_tf import extras
 from hydranet_tf.data import labels
-from hydranet_tf.data.file_names import Skipped
+from hydranet_tf.data.file_names import Labels, Skipped
 from hydranet_tf.data.labels import Names
 from hydranet_tf.io.tables import SourceError, listing, read_table
 from hydranet_tf.tasks import TASKS, LabelError
@@ -163,7 +164,7 @@ def _table_rows(file: Path, names: Names, several: bool) -> Iterator[Row]:
             # The names of UTKFace again, of which this table keeps the last part.
             parts = [found.get(task, "") for task in ("age", "gender", "race")]
             name = "_".join([*parts, name or f"{number}.jpg"])
-            yield Row(where, name, found, split, lambda p=pixels, w=where: _png(p, w))
+            yield Row(where, name, found, split, functools.partial(_png, pixels, where))
 
 
 def _split_of(file: Path, name: str) -> str:
@@ -403,7 +404,7 @@ def _parquet_rows(file: Path, table, names: Names) -> Iterator[Row]:
             f"{file.stem}/{number}",
             found,
             split,
-            lambda data=picture["bytes"]: data,
+            functools.partial(bytes, picture["bytes"]),
         )
 
 
@@ -441,11 +442,12 @@ def read_rows(
     Raises:
         LabelError: one for each row that is wrong; `rows` of it holds them.
     """
-    problems, seen = [], {}
-    found = []
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    found: list[tuple[Row, Labels]] = []
     for row in layout.rows():
         wrong = _missing_file(layout, row)
-        read = {}
+        read: Labels = {}
         for task in TASKS:
             try:
                 read |= labels.read(

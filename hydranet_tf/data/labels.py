@@ -22,7 +22,7 @@ BLANKS = frozenset(
 # Other words for classes, by the task's name and the class. Those of race that are no
 # class of UTKFace go where its authors put them: "Others (like Hispanic, Latino,
 # Middle Eastern)".
-_WORDS = {
+_WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "gender": {
         "male": ("m", "man", "men", "boy"),
         "female": ("f", "woman", "women", "girl"),
@@ -82,7 +82,7 @@ class Names:
             LabelError: on another form, or on a task or class that there is not.
         """
         known = {task.name: task for task in tasks}
-        ours = {}
+        ours: dict[str, str] = {}
         for part in _parts(columns):
             name, equals, theirs = (text.strip() for text in part.partition("="))
             if not equals or not theirs or name not in ("path", "split", *known):
@@ -92,7 +92,8 @@ class Names:
                 )
             if ours.setdefault(name, theirs) != theirs:
                 raise LabelError(f"--columns names {name} twice: {columns!r}")
-        words, task = {}, None
+        words: dict[str, dict[str, str]] = {}
+        task = None
         for part in _parts(classes):
             place, equals, meant = (text.strip() for text in part.rpartition("="))
             name, colon, word = (text.strip() for text in place.partition(":"))

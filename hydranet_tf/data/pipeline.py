@@ -40,7 +40,7 @@ _FOREVER = 2**31 - 1
 _PORTION = 64
 # Threads that read pictures. More would wait for Python's lock, which each holds for a
 # tenth of its time.
-_READERS = min(os.cpu_count(), 8)
+_READERS = min(os.cpu_count() or 1, 8)
 # Batches that wait to be used.
 _AHEAD = 4
 
@@ -127,20 +127,17 @@ def load_faces(
         if found.with_suffix(".json").exists():
             images, bad = _read_cache(found, shape)
             return _without_bad(examples, image_size, images, bad, max_bad_images)
-    if cache == MEMORY_CACHE:
-        images = np.empty(shape, np.uint8)
-    elif folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        images = np.lib.format.open_memmap(found, "w+", np.uint8, shape)
-    else:
-        images = None
-    bad = _decode_all(examples, image_size, images)
-    if folder is not None:
-        images.flush()
+        file = np.lib.format.open_memmap(found, "w+", np.uint8, shape)
+        bad = _decode_all(examples, image_size, file)
+        file.flush()
         # Written last: without it the array counts as unfinished.
         rows = [dataclasses.asdict(skipped) for skipped in bad]
         atomic.write_text(found.with_suffix(".json"), json.dumps(rows))
-    return _without_bad(examples, image_size, images, bad, max_bad_images)
+        return _without_bad(examples, image_size, file, bad, max_bad_images)
+    kept = np.empty(shape, np.uint8) if cache == MEMORY_CACHE else None
+    bad = _decode_all(examples, image_size, kept)
+    return _without_bad(examples, image_size, kept, bad, max_bad_images)
 
 
 def select(faces: Faces, rows: np.ndarray) -> Faces:

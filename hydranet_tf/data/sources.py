@@ -88,10 +88,10 @@ def open_source(
         raise SourceError(str(error)) from error
     if len(parts) == 1:
         return _open_one(data, split, data_dir, split_lists or None, names)
-    found = {}
-    for name, (part, lists) in parts.items():
+    found: dict[str, Examples | None] = {}
+    for name, (place, lists) in parts.items():
         try:
-            found[name] = _open_one(part, split, data_dir, lists, names)
+            found[name] = _open_one(place, split, data_dir, lists, names)
         except NoExamplesError as error:
             found[name] = None
             missing = error
@@ -192,7 +192,8 @@ def _open_folder(folder: Path, split: str, split_lists) -> Examples:
         found = sorted(
             e.name for e in entries if e.is_file() and not e.name.startswith(".")
         )
-    files, twice = {name: name for name in found}, []
+    files = {name: name for name in found}
+    twice: list[Skipped] = []
     if not any(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
         files, twice = _further_down(folder)
         found = sorted(files)
@@ -227,7 +228,8 @@ def _further_down(folder: Path) -> tuple[dict[str, str], list[Skipped]]:
     Returns:
         Paths from `folder` by file name, and what is left out.
     """
-    files, skipped = {}, []
+    files: dict[str, str] = {}
+    skipped: list[Skipped] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(
             name for name in folders if name != "__MACOSX" and name[0] != "."
@@ -288,7 +290,8 @@ def _listed_names(folder: Path, found, split: str, split_lists) -> list[str]:
 
 
 def _open_rows(layout: importers.Layout, split: str, names: Names) -> Examples:
-    rows, parts = [], {}
+    rows: list[tuple[importers.Row, Labels]] = []
+    parts: dict[str, int] = {}
     try:
         for row, found in importers.read_rows(layout, names):
             part = row.split or hash_split(row.id)
@@ -307,7 +310,7 @@ def _open_rows(layout: importers.Layout, split: str, names: Names) -> Examples:
     ids = [row.id for row, _ in rows]
     labels = [found for _, found in rows]
     if rows and rows[0][0].read is not None:
-        reads = [row.read for row, _ in rows]
+        reads = [row.read for row, _ in rows if row.read is not None]
         return examples.from_rows(
             what, ids, labels, lambda i: reads[i](), None, layout.skipped
         )

@@ -35,14 +35,14 @@ def quotas(weights: Sequence[float], total: int) -> list[int]:
         One integer for each weight; they sum up to `total`, and a weight above 0 gives
         at least 1 where `total` is large enough.
     """
-    weights = np.asarray(weights, np.float64)
-    exact = weights / weights.sum() * total
+    parts = np.asarray(weights, np.float64)
+    exact = parts / parts.sum() * total
     found = np.floor(exact).astype(int)
     # Stable, so that equal remainders go to the first.
     order = np.argsort(found - exact, kind="stable")
     found[order[: total - found.sum()]] += 1
-    wanting = np.flatnonzero((found == 0) & (weights > 0))
-    if total >= np.count_nonzero(weights):
+    wanting = np.flatnonzero((found == 0) & (parts > 0))
+    if total >= np.count_nonzero(parts):
         for number in wanting:
             found[np.argmax(found)] -= 1
             found[number] = 1

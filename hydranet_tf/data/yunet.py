@@ -241,7 +241,7 @@ def _examined(image: np.ndarray, candidate: _Look) -> _Look | None:
         if best is None or best.score < _HOPELESS:
             return None
         if best.score < _SURELY_UPRIGHT:
-            best = _best_turn(image, candidate, (45, 135, 225, 315), best)
+            best = _best_turn(image, candidate, (45, 135, 225, 315), best) or best
     for _ in range(_LOOKS):
         if abs(best.degrees()) <= _LEVEL_DEGREES:
             break
