@@ -252,8 +252,7 @@ def told_apart(tasks: Sequence[Task]) -> tuple[Task, ...]:
         ("name of a loss weight", lambda task: (task.weight_name,)),
         # As if each regression had a distribution: heads are chosen later.
         ("output or column", lambda task: (
-            task.name, task.prediction_column, f"{task.name}_low", f"{task.name}_high",
-            task.soft_name, *task.probability_columns,
+            task.prediction_column, task.soft_name, *task.columns,
         )),
     ):  # fmt: skip
         seen: dict[str, str] = {}
@@ -287,8 +286,7 @@ def register(task: Task) -> None:
     tasks that they found. Commands import the modules of `--import` that early.
 
     Raises:
-        ValueError: if another task has its name, its weight's name or one of the names
-            in its predictions, or other modules have been imported already.
+        ValueError: as `told_apart`, or if other modules have been imported already.
     """
     global TASKS
     if task in TASKS:
@@ -299,11 +297,7 @@ def register(task: Task) -> None:
             f"{task.name}: register tasks before hydranet_tf.{late[0]} is imported, "
             "which knows those of that moment; put it first"
         )
-    taken = {name for other in TASKS for name in (*other.outputs, other.weight_name)}
-    twice = sorted(taken & {*task.outputs, task.weight_name})
-    if twice:
-        raise ValueError(f"another task has the name {', '.join(twice)} already")
-    TASKS = (*TASKS, task)
+    TASKS = told_apart((*TASKS, task))
 
 
 def register_file(path: str | os.PathLike) -> None:

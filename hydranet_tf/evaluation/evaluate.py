@@ -20,11 +20,6 @@ from tqdm import tqdm
 from hydranet_tf import checkpoints
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.evaluation import (
-    capture_plot,
-    capture_sensitivity,
-    crop_plot,
-    crop_sensitivity,
-    decade_plot,
     plots,
     projector_files,
     provenance,
@@ -32,6 +27,7 @@ from hydranet_tf.evaluation import (
     report_html,
     report_text,
     scores,
+    sensitivity,
     subgroups,
     subsets,
     temperatures,
@@ -177,8 +173,8 @@ def evaluate_model(
         about,
         output,
         seed,
-        crop=crop_sensitivity.measure(loaded, faces.examples, seed),
-        capture=capture_sensitivity.measure(loaded, faces.examples, seed),
+        crop=sensitivity.of_crops(loaded, faces.examples, seed),
+        capture=sensitivity.of_captures(loaded, faces.examples, seed),
         masks=masks,
         thumbnails=shown,
     )
@@ -278,7 +274,7 @@ def _logits_for_temperatures(
     starts = range(0, len(faces), batch_size)
     for start in tqdm(starts, desc="capture changes", unit="batch", disable=None):
         images = [
-            capture_sensitivity.changed_in_turn(faces.examples, row, faces.image_size)
+            sensitivity.changed_in_turn(faces.examples, row, faces.image_size)
             for row in range(start, min(start + batch_size, len(faces)))
         ]
         parts.append(network.predict_on_batch(np.stack(images)))
@@ -347,8 +343,8 @@ def write(
         about: the parts `model` and `data` of the report.
         output: an existing folder.
         seed: that `find` was given.
-        crop: from `crop_sensitivity.measure`; None where only predictions are known.
-        capture: from `capture_sensitivity.measure`; None there, too.
+        crop: from `sensitivity.of_crops`; None where only predictions are known.
+        capture: from `sensitivity.of_captures`; None there, too.
         masks: from `subsets.find`.
         thumbnails: from `worst_examples.thumbnails`, for report.html alone.
 
@@ -357,9 +353,9 @@ def write(
     """
     with report.replacing(output) as folder:
         pictures = _draw(findings, folder)
-        if crop and crop_plot.draw(crop, folder / _CROP_PICTURE):
+        if crop and plots.crop_sensitivity(crop, folder / _CROP_PICTURE):
             pictures["margin_sensitivity"] = _CROP_PICTURE
-        if capture and capture_plot.draw(capture, folder / _CAPTURE_PICTURE):
+        if capture and plots.capture_sensitivity(capture, folder / _CAPTURE_PICTURE):
             pictures["capture_sensitivity"] = _CAPTURE_PICTURE
         report.write_predictions(
             findings.tasks,
@@ -431,7 +427,7 @@ def _draw(findings: Findings, folder: Path) -> dict[str, Any]:
             plots.scatter(
                 task, labels, predictions, found["mae"], folder / names["scatter"]
             )
-            decade_plot.draw(
+            plots.decades(
                 task,
                 findings.decades[task.name],
                 found["mae"],

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hydranet_tf.evaluation import scores, subgroups
+from hydranet_tf.evaluation import scores, sensitivity, subgroups
 from hydranet_tf.tasks import Task
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # blindnesses.
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, SOFT_INK, GRID, PALE = "#222222", "#5A5A5A", "#E3E3E3", "#B9D4E5"
+
+# Room beyond the longest bar or interval that the axes of decades are made for.
+_ROOM = 1.05
 
 NOTE = "Labels are what annotators saw in a picture, not facts about a person."
 
@@ -358,3 +361,228 @@ def _reliability_panel(pair, task, found, is_first) -> None:
         f"{task.name.capitalize()}: confidence off by {100 * found.error:.1f} points",
         f"calibration error; n = {found.n:,}; hollow: under {subgroups.SMALL}",
     )
+
+
+def decades(
+    task: Task,
+    rows: Sequence[subgroups.Decade],
+    mae: scores.Score,
+    path: pathlib.Path,
+) -> None:
+    """Mean absolute error and bias of each decade of label.
+
+    The axes are made for decades with enough faces: one label of 116 years would
+    flatten all others. A bar that reaches beyond them ends there, with its value.
+    """
+    with new_figure(path, max(8.6, 0.9 + 0.84 * len(rows)), 6.2) as figure:
+        size, lean = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        places = np.arange(len(rows))
+        for axes, name in ((size, "mae"), (lean, "bias")):
+            found = [row.scores[name] for row in rows]
+            _decade_bars(axes, found, *_axis_ends(found))
+            axes.grid(True, axis="y")
+            axes.tick_params(axis="x", length=0)
+        size.axhline(mae.value, color=INK, linewidth=1.2, linestyle="--")
+        lean.axhline(0, color=SOFT_INK, linewidth=0.8)
+        lean.spines["bottom"].set_visible(False)
+        size.set_ylabel(f"mean absolute\nerror ({task.unit})")
+        lean.set_ylabel(f"bias ({task.unit})\npredicted - label")
+        names = [
+            f"{r.name}\nn = {r.n:,}" if r.n else f"{r.name}\nno labels" for r in rows
+        ]
+        lean.set_xticks(places, names, fontsize=9.5)
+        lean.set_xlabel(f"labelled {task.name} ({task.unit})")
+        worst = max(
+            (r for r in rows if r.n >= subgroups.SMALL),
+            key=lambda r: r.scores["mae"].value,
+            default=None,
+        )
+        write_title(
+            size,
+            f"{task.name.capitalize()} error by decade"
+            + (f": largest at {worst.name} {task.unit}" if worst else ""),
+            f"dashed: all faces, {mae.value:.1f} {task.unit}; "
+            + legend(row.scores["mae"] for row in rows if row.n),
+        )
+
+
+def _axis_ends(found: Sequence[scores.Score]) -> tuple[float, float]:
+    """Where the axis ends: around zero and what rests on enough faces, or on any."""
+    labelled = [score for score in found if score.n]
+    enough = [s for s in labelled if s.n >= subgroups.SMALL] or labelled
+    reached = [0.0]
+    for score in enough:
+        reached += [e for e in (score.value, score.low, score.high) if e is not None]
+    return _ROOM * min(reached), _ROOM * max(reached)
+
+
+def _decade_bars(axes, found: Sequence[scores.Score], low: float, high: float) -> None:
+    if low < high:
+        axes.set_ylim(low, high)
+    for place, score in enumerate(found):
+        if not score.n:
+            continue
+        bar(axes, place, score, bar_colour(score), vertical=True)
+        if not low <= score.value <= high:
+            above = score.value > high
+            axes.annotate(
+                f"{score.value:.1f}",
+                xy=(place, high if above else low),
+                xytext=(0, -3 if above else 3),
+                textcoords="offset points",
+                ha="center",
+                va="top" if above else "bottom",
+                fontsize=9.5,
+            )
+
+
+def crop_sensitivity(measured: Mapping[str, Any], path: pathlib.Path) -> bool:
+    """One panel a task: its score against the factor of the crop.
+
+    Args:
+        measured: what `sensitivity.of_crops` returned.
+
+    Returns:
+        Whether any task had labels.
+    """
+    shown = {
+        name: found
+        for name, found in measured["tasks"].items()
+        if found["values"][0]["n"]
+    }
+    if not shown:
+        return False
+    factors = measured["factors"]
+    with new_figure(path, 0.6 + 4.5 * len(shown), 4.4) as figure:
+        figure.get_layout_engine().set(w_pad=0.12)
+        panels = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axes, (name, found) in zip(panels, shown.items(), strict=True):
+            _crop_panel(axes, name, found, factors)
+    return True
+
+
+def _crop_panel(
+    axes, name: str, found: Mapping[str, Any], factors: list[float]
+) -> None:
+    is_fraction = scores.MEANINGS[found["score"]].is_fraction
+    scale = 100 if is_fraction else 1
+    # Errors in all panels, so that down is better everywhere.
+    values = [
+        scale * (1 - score["value"] if is_fraction else score["value"])
+        for score in found["values"]
+    ]
+    if found["values"][0]["low"] is not None:
+        ends = [
+            [scale * (1 - s[end] if is_fraction else s[end]) for s in found["values"]]
+            for end in ("low", "high")
+        ]
+        axes.fill_between(factors, *ends, color=PALE, alpha=0.6, linewidth=0)
+    axes.plot(factors, values, "o-", color=BLUE, markersize=6, linewidth=1.8)
+    axes.axvline(1, color=INK, linewidth=1.2, linestyle="--", zorder=1)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    axes.set_xlabel("side of the crop, 1 = as in the data")
+    axes.set_ylabel(
+        "labelled faces answered wrongly (%)"
+        if is_fraction
+        else f"mean absolute error ({found['unit']})"
+    )
+    axes.grid(True, axis="y")
+    as_is, worst = values[factors.index(1.0)], max(values)
+    unit = " % wrong" if is_fraction else f" {found['unit']}"
+    write_title(
+        axes,
+        f"{name.capitalize()}: {as_is:.1f} as cut, up to {worst:.1f}{unit}",
+        f"pale: {scores.LEVEL:.0%} intervals; n = {found['values'][0]['n']:,}",
+    )
+    axes.tick_params(colors=SOFT_INK, labelcolor=INK)
+
+
+def capture_sensitivity(measured: Mapping[str, Any], path: pathlib.Path) -> bool:
+    """One row a change, one panel a task; of a regression two: error and move.
+
+    Args:
+        measured: what `sensitivity.of_captures` returned.
+
+    Returns:
+        Whether there was anything to draw: a regression, or labels.
+    """
+    panels = []
+    for name, task in measured["tasks"].items():
+        if "moved" in task:
+            panels.append((_moves_panel, name, task))
+        if task["values"][0]["n"]:
+            panels.append((_errors_panel, name, task))
+    if not panels:
+        return False
+    names = [
+        f"{row['kind']} {row['amount']}".strip() if row["amount"] else "as they are"
+        for row in measured["changes"]
+    ]
+    height = 0.29 * len(names) + 1.9
+    with new_figure(path, 1.8 + 3.7 * len(panels), height) as figure:
+        figure.get_layout_engine().set(w_pad=0.12)
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for one, (draw_panel, name, task) in zip(axes, panels, strict=True):
+            draw_panel(one, name, task)
+            one.grid(True, axis="x")
+            one.tick_params(axis="y", length=0)
+            one.tick_params(axis="x", colors=SOFT_INK, labelcolor=INK)
+        axes[0].set_yticks(range(len(names)), names, fontsize=10)
+        axes[0].invert_yaxis()
+    return True
+
+
+def _moves_panel(axes, name: str, task: Mapping[str, Any]) -> None:
+    moved, notable = task["moved"], sensitivity.NOTABLE
+    axes.axvspan(-notable, notable, color=PALE, alpha=0.4, linewidth=0, zorder=0)
+    axes.axvline(0, color=INK, linewidth=1.2, linestyle="--", zorder=1)
+    _dots(
+        axes,
+        moved,
+        [VERMILLION if abs(one["value"]) > notable else BLUE for one in moved],
+    )
+    axes.set_xlabel(f"mean move of the prediction ({task['unit']})")
+    furthest = max((one["value"] for one in moved), key=abs)
+    write_title(
+        axes,
+        f"{name.capitalize()} moves by up to {furthest:+.1f}",
+        f"pale: {notable:g} {task['unit'].removesuffix('s')} either way; "
+        f"n = {moved[0]['n']:,}",
+    )
+
+
+def _errors_panel(axes, name: str, task: Mapping[str, Any]) -> None:
+    is_fraction = scores.MEANINGS[task["score"]].is_fraction
+    # Errors in all panels, so that left is better everywhere.
+    values = [_as_error(score, is_fraction) for score in task["values"]]
+    _dots(axes, values, [BLUE] * len(values))
+    axes.axvline(values[0]["value"], color=INK, linewidth=1.2, linestyle="--", zorder=1)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(
+        "wrong (%)" if is_fraction else f"mean absolute error ({task['unit']})"
+    )
+    worst = max(one["value"] for one in values)
+    unit = " % wrong" if is_fraction else ""
+    write_title(
+        axes,
+        f"{name.capitalize()}: {values[0]['value']:.1f} to {worst:.1f}{unit}",
+        f"lines: {scores.LEVEL:.0%} intervals; n = {values[0]['n']:,}",
+    )
+
+
+def _as_error(score: Mapping[str, Any], is_fraction: bool) -> dict[str, Any]:
+    if not is_fraction:
+        return dict(score)
+    turned = {"value": "value", "low": "high", "high": "low"}
+    return {"n": score["n"]} | {
+        ours: None if score[theirs] is None else 100 * (1 - score[theirs])
+        for ours, theirs in turned.items()
+    }
+
+
+def _dots(axes, found, colours) -> None:
+    for place, (one, colour) in enumerate(zip(found, colours, strict=True)):
+        if one["low"] is not None:
+            axes.hlines(place, one["low"], one["high"], color=colour, linewidth=1.5)
+        axes.plot(one["value"], place, "o", color=colour, markersize=6)

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hydranet_tf.evaluation import capture_sensitivity
+from hydranet_tf.evaluation import sensitivity
 from hydranet_tf.evaluation.markdown import code, picture, plain, table
 from hydranet_tf.evaluation.report import REPORT_JSON
 from hydranet_tf.evaluation.scores import MEANINGS, NO_LABELS
@@ -406,7 +406,7 @@ def _crop_sensitivity(report) -> list[str]:
 def capture_sentences(report: Mapping[str, Any]) -> list[str]:
     """What a reader shall know first about sharpness, size, noise and compression."""
     found = report.get("capture_sensitivity")
-    return capture_sensitivity.notable(found) if found else []
+    return sensitivity.notable(found) if found else []
 
 
 def _capture(report) -> list[str]:

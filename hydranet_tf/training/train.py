@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -92,21 +92,189 @@ def train(
         # A checkpoint has later weights.
         start = None if checkpoints.any_saved(workdir) else initialization.read(config)
         with opened(devices.folder, config):
-            model = _train(config, workdir, devices, notice, start, data, callbacks)
-            return _history(model, devices.folder)
+            # The chief's folder is this one; others read it and write elsewhere.
+            run = _prepared(config, workdir, devices, start, data)
+            if run.has_ended:
+                print("the run is finished; raise --epochs to go on", flush=True)
+                averaging.keep_average(run.model)
+            else:
+                run.train(notice, callbacks)
+            return _history(run.model, devices.folder)
 
 
-def _train(
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run whose network is made and whose checkpoint, if it has one, is read.
+
+    Attributes:
+        config: the settings, with a batch size.
+        devices: that it trains on; their `folder` is the workdir.
+        training, validation: the faces.
+        limits: of the scores that the validation has labels for, see
+            `callbacks.StopOnNonFinite`.
+        model: compiled.
+        progress: how far it has come; grows while it trains.
+    """
+
+    config: TrainingConfig
+    devices: strategies.Devices
+    training: Faces
+    validation: Faces
+    limits: dict[str, float]
+    model: HydraNet
+    progress: checkpoints.Progress
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return pipeline.steps_per_epoch(self.training, self.config.batch_size)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.progress.finished or self.progress.epoch >= self.config.epochs
+
+    def train(
+        self,
+        notice: preemption.Notice,
+        extra: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        """Trains what is left of the run, and says what a fine-tuning has gained."""
+        config, devices, validation = self.config, self.devices, self.validation
+        # What one worker of several computes by itself, the others would wait for.
+        if config.start_from and not devices.workers and not self.progress.step:
+            fine_tuning.keep_start(
+                devices.folder, self.model, validation, self.progress, config.monitor,
+                config.batch_size,
+            )  # fmt: skip
+        called = self._callbacks(notice, extra)
+        with contextlib.nullcontext() if devices.workers else notice.awaited():
+            if self.progress.batch:
+                self._end_epoch(called)
+            if not self.has_ended:
+                self._fit(self.steps, called)
+        averaging.keep_average(self.model)
+        if not devices.workers:
+            lines = fine_tuning.summary(
+                devices.folder, validation, config.monitor, config.batch_size,
+                config.data,
+            )  # fmt: skip
+            print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
+
+    def _callbacks(
+        self,
+        notice: preemption.Notice,
+        extra: Sequence[keras.callbacks.Callback],
+    ) -> list[keras.callbacks.Callback]:
+        config, validation, workdir = self.config, self.validation, self.devices.folder
+        return [
+            callbacks.StopOnNonFinite(self.limits),
+            *source_scores.callbacks(validation, config.batch_size),
+            *([averaging.ValidateAverage()] if config.ema_momentum else []),
+            # First of those that read the logs: it completes them.
+            callbacks.EpochLog(workdir, self.progress, config.batch_size),
+            callbacks.ProgressBar(
+                config.epochs, config.batch_size, validation.examples.source_names
+            ),
+            *_tensorboard(workdir, self.devices, validation, config.batch_size),
+            *extra,
+            # Last: a checkpoint says that everything before it is on disk.
+            callbacks.Checkpointing(
+                workdir,
+                self.progress,
+                config.monitor,
+                config.patience,
+                # To read the scores inside an epoch, several workers would have to
+                # stop at the same step; clock and SIGTERM come to each at its own.
+                0 if self.devices.workers else config.checkpoint_minutes,
+                notice,
+            ),
+        ]
+
+    def _fit(self, steps: int, called: list[keras.callbacks.Callback]) -> None:
+        """Trains `steps` batches an epoch from where the progress stands."""
+        config, validation, progress = self.config, self.validation, self.progress
+        self.model.fit(
+            pipeline.training_batches(
+                self.training, config.batch_size, config.seed, progress.epoch,
+                progress.batch,
+            ),
+            initial_epoch=progress.epoch,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=pipeline.validation_batches(validation, config.batch_size),
+            validation_steps=pipeline.validation_steps(validation, config.batch_size),
+            # The order is the pipeline's; Keras cannot shuffle a data set.
+            shuffle=False,
+            verbose=0,
+            callbacks=called,
+        )  # fmt: skip
+
+    def _end_epoch(self, called: list[keras.callbacks.Callback]) -> None:
+        """Trains and validates what is left of an epoch that was broken off."""
+        model, batch_size = self.model, self.config.batch_size
+        batches = pipeline.validation_batches(self.validation, batch_size)
+        # Keras makes the variables of scores at their first use; they are to be set
+        # before it.
+        model.evaluate(batches, steps=1, verbose=0)
+        left = self.steps - self.progress.batch
+        if left:
+            with contextlib.suppress(callbacks.EpochEnded):
+                self._fit(left, [*called, callbacks.EndWithEpoch()])
+            return
+        # `fit` takes at least one step, and here only the validation is left.
+        epoch = self.progress.epoch
+        together = keras.callbacks.CallbackList(
+            called, model=model, epochs=self.config.epochs, steps=left
+        )
+        together.on_train_begin()
+        together.on_epoch_begin(epoch)
+        logs = {
+            name: float(value) for name, value in model.get_metrics_result().items()
+        }
+        scores = model.evaluate(
+            batches,
+            steps=pipeline.validation_steps(self.validation, batch_size),
+            verbose=0,
+            return_dict=True,
+            callbacks=together,
+        )
+        logs.update((f"val_{name}", value) for name, value in scores.items())
+        together.on_epoch_end(epoch, logs)
+        together.on_train_end(logs)
+
+    def announce(self, start: Mapping | None) -> None:
+        """Prints what begins, and `start`: where its first weights are from."""
+        config, devices, model = self.config, self.devices, self.model
+        weights = sum(math.prod(w.shape) for w in model.trainable_weights)
+        print(
+            f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
+            f"{config.precision}, {keras.backend.backend()} backend, on "
+            f"{devices.replicas} device{'s' * (devices.replicas > 1)} "
+            f"({devices.strategy})\n"
+            f"{len(self.training):,} faces to train, {len(self.validation):,} to "
+            f"validate; workdir {devices.folder}",
+            *proportions.lines(self.training, self.validation, config.balance),
+            *fine_tuning.few_faces(self.validation),
+            sep="\n",
+            flush=True,
+        )
+        if start:
+            print(f"starts from {start['path']}: {start['parts']}", flush=True)
+        progress = self.progress
+        if progress.step:
+            batches = f" and {progress.batch} batches" if progress.batch else ""
+            print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
+        _say_rate(config, devices.folder, model)
+
+
+def _prepared(
     config: TrainingConfig,
     resumed: Path,
     devices: strategies.Devices,
-    notice: preemption.Notice,
     start: initialization.Start | None,
     data: tuple[Faces, Faces] | None,
-    extra: Sequence[keras.callbacks.Callback],
-) -> HydraNet:
-    # The chief's is the same; the others read there and write elsewhere.
-    workdir = devices.folder
+) -> Run:
+    """Reads data, makes the network and reads a checkpoint of the folder `resumed`."""
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         _make_deterministic()
@@ -122,15 +290,15 @@ def _train(
         size = fine_tuning.sized_batch(len(training), devices.replicas)
         config = dataclasses.replace(config, batch_size=size)
     training = proportions.drawn(training, config)
-    steps = pipeline.steps_per_epoch(training, config.batch_size)
     with devices.scope():
         model = build_model(config, training)
         if start is not None:
             start.assign(model)
         fine_tuning.freeze(model, config.freeze)
+        steps = pipeline.steps_per_epoch(training, config.batch_size)
         compile_model(model, config, steps)
     about = None if start is None else start.about
-    describe(workdir, model, training, validation, about)
+    describe(devices.folder, model, training, validation, about)
     # In the scope, where the optimiser makes its variables.
     with devices.scope():
         progress = checkpoints.restore(resumed, model) or checkpoints.Progress()
@@ -140,52 +308,9 @@ def _train(
         weights=about and about["sha256"],
         checkpoint=progress,
     )
-    _announce(devices, config, model, training, validation, about, progress)
-    if _ended(config, progress):
-        print("the run is finished; raise --epochs to go on", flush=True)
-        averaging.keep_average(model)
-        return model
-
-    # What one worker of several computes by itself, the others would wait for.
-    if config.start_from and not devices.workers and not progress.step:
-        fine_tuning.keep_start(
-            workdir, model, validation, progress, config.monitor, config.batch_size
-        )
-    hooks = [
-        callbacks.StopOnNonFinite(limits),
-        *source_scores.callbacks(validation, config.batch_size),
-        *([averaging.ValidateAverage()] if config.ema_momentum else []),
-        # First of those that read the logs: it completes them.
-        callbacks.EpochLog(workdir, progress, config.batch_size),
-        callbacks.ProgressBar(
-            config.epochs, config.batch_size, validation.examples.source_names
-        ),
-        *_tensorboard(workdir, devices, validation, config.batch_size),
-        *extra,
-        # Last: a checkpoint says that everything before it is on disk.
-        callbacks.Checkpointing(
-            workdir,
-            progress,
-            config.monitor,
-            config.patience,
-            # To read the scores inside an epoch, several workers would have to stop
-            # at the same step; clock and SIGTERM come to each at its own.
-            0 if devices.workers else config.checkpoint_minutes,
-            notice,
-        ),
-    ]
-    with contextlib.nullcontext() if devices.workers else notice.awaited():
-        if progress.batch:
-            _end_epoch(model, config, training, validation, progress, hooks)
-        if not _ended(config, progress):
-            _fit(model, config, training, validation, progress, steps, hooks)
-    averaging.keep_average(model)
-    if not devices.workers:
-        lines = fine_tuning.summary(
-            workdir, validation, config.monitor, config.batch_size, config.data
-        )
-        print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
-    return model
+    run = Run(config, devices, training, validation, limits, model, progress)
+    run.announce(about)
+    return run
 
 
 def _history(model: HydraNet, workdir: Path) -> keras.callbacks.History:
@@ -198,60 +323,6 @@ def _history(model: HydraNet, workdir: Path) -> keras.callbacks.History:
     names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
     history.history = {name: [row.get(name) for row in rows] for name in names}
     return history
-
-
-def _ended(config: TrainingConfig, progress: checkpoints.Progress) -> bool:
-    return progress.finished or progress.epoch >= config.epochs
-
-
-def _fit(model, config, training, validation, progress, steps, hooks) -> None:
-    """Trains `steps` batches an epoch from where the progress stands."""
-    model.fit(
-        pipeline.training_batches(
-            training, config.batch_size, config.seed, progress.epoch, progress.batch
-        ),
-        initial_epoch=progress.epoch,
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        validation_data=pipeline.validation_batches(validation, config.batch_size),
-        validation_steps=pipeline.validation_steps(validation, config.batch_size),
-        # The order is the pipeline's; Keras cannot shuffle a data set.
-        shuffle=False,
-        verbose=0,
-        callbacks=hooks,
-    )
-
-
-def _end_epoch(model, config, training, validation, progress, hooks) -> None:
-    """Trains and validates what is left of an epoch that was broken off."""
-    batches = pipeline.validation_batches(validation, config.batch_size)
-    # Keras makes the variables of scores at their first use; they are to be set
-    # before it.
-    model.evaluate(batches, steps=1, verbose=0)
-    left = pipeline.steps_per_epoch(training, config.batch_size) - progress.batch
-    if left:
-        hooks = [*hooks, callbacks.EndWithEpoch()]
-        with contextlib.suppress(callbacks.EpochEnded):
-            _fit(model, config, training, validation, progress, left, hooks)
-        return
-    # `fit` takes at least one step, and here only the validation is left.
-    epoch = progress.epoch
-    hooks = keras.callbacks.CallbackList(
-        hooks, model=model, epochs=config.epochs, steps=left
-    )
-    hooks.on_train_begin()
-    hooks.on_epoch_begin(epoch)
-    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-    scores = model.evaluate(
-        batches,
-        steps=pipeline.validation_steps(validation, config.batch_size),
-        verbose=0,
-        return_dict=True,
-        callbacks=hooks,
-    )
-    logs.update((f"val_{name}", value) for name, value in scores.items())
-    hooks.on_epoch_end(epoch, logs)
-    hooks.on_train_end(logs)
 
 
 def build_model(config: TrainingConfig, training: Faces) -> HydraNet:
@@ -457,28 +528,6 @@ def _check_labels(
             )
         )
     return labelled
-
-
-def _announce(devices, config, model, training, validation, start, progress) -> None:
-    weights = sum(math.prod(w.shape) for w in model.trainable_weights)
-    print(
-        f"{config.backbone} at {config.image_size} px, {weights:,} weights, "
-        f"{config.precision}, {keras.backend.backend()} backend, on "
-        f"{devices.replicas} device{'s' * (devices.replicas > 1)} "
-        f"({devices.strategy})\n"
-        f"{len(training):,} faces to train, {len(validation):,} to validate; "
-        f"workdir {devices.folder}",
-        *proportions.lines(training, validation, config.balance),
-        *fine_tuning.few_faces(validation),
-        sep="\n",
-        flush=True,
-    )
-    if start:
-        print(f"starts from {start['path']}: {start['parts']}", flush=True)
-    if progress.step:
-        batches = f" and {progress.batch} batches" if progress.batch else ""
-        print(f"resumed after epoch {progress.epoch}{batches}", flush=True)
-    _say_rate(config, devices.folder, model)
 
 
 def _say_rate(config: TrainingConfig, workdir: Path, model: HydraNet) -> None:

@@ -121,7 +121,7 @@ def test_tasks_of_a_file_are_asked_by_every_command(tmp_path):
     [
         ("[[task]]\nname = 'x'\n", "expected tasks.toml to hold tables"),
         ("tasks = 3", "expected tasks.toml to hold tables"),
-        (TOML.replace("race7", "age"), "another task has the name age already"),
+        (TOML.replace("race7", "age"), "two tasks share the name 'age'"),
     ],
 )
 def test_a_file_that_describes_no_task(tmp_path, text, message):

@@ -17,9 +17,9 @@ from small_network import encode
 from hydranet_tf.data import decoding, sources
 from hydranet_tf.evaluation import (
     capture_changes,
-    capture_plot,
-    capture_sensitivity,
+    plots,
     report_text,
+    sensitivity,
 )
 from hydranet_tf.evaluation.capture_changes import CHANGES, Change
 from hydranet_tf.inference import runtimes
@@ -146,10 +146,10 @@ MADE = (
 
 def test_scores_under_each_change_as_worked_out_by_hand(monkeypatch):
     """The runtime answers 100 times the mean of red as the age, green as the gender."""
-    monkeypatch.setattr(capture_sensitivity, "CHANGES", MADE)
+    monkeypatch.setattr(sensitivity, "CHANGES", MADE)
     # 20, 40 and 60 years predicted.
     examples = examples_of([51, 102, 153], [22, 35, MISSING], [0, 1, 0])
-    found = capture_sensitivity.measure(readable_runtime(), examples)
+    found = sensitivity.of_captures(readable_runtime(), examples)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["faces"] == 3 and found["side"] == 200
     assert found["changes"] == [
@@ -172,7 +172,7 @@ def test_scores_under_each_change_as_worked_out_by_hand(monkeypatch):
     assert "moved" not in found["tasks"]["gender"]
     assert "coverage" not in found["tasks"]["age"]
     assert values("race", "values") == [None] * 3
-    assert capture_sensitivity.notable(found) == [
+    assert sensitivity.notable(found) == [
         "1 of 2 changes of capture move age by more than 1 year on average, most of "
         "all redder a lot: by +13.3 years."
     ]
@@ -190,17 +190,17 @@ def with_interval():
 
 
 def test_coverage_under_each_change_as_worked_out_by_hand(monkeypatch):
-    monkeypatch.setattr(capture_sensitivity, "CHANGES", MADE)
+    monkeypatch.setattr(sensitivity, "CHANGES", MADE)
     # Predicted 20, 40, 60 and 80; redder 40, 40, 80 and 100.
     examples = examples_of([51, 102, 153, 204], [16, 44, 76, 84], [0] * 4)
-    found = capture_sensitivity.measure(with_interval(), examples)
+    found = sensitivity.of_captures(with_interval(), examples)
     values = [score["value"] for score in found["tasks"]["age"]["coverage"]]
     assert values == [0.75, 0.5, 0.75]
 
 
 def test_what_is_changed_is_the_square_and_before_the_resize(monkeypatch):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-    found = capture_sensitivity.changed(image, CHANGES[2], 0, 24)
+    found = sensitivity.changed(image, CHANGES[2], 0, 24)
     square = image[:, 10:70]
     expected = decoding.resize(capture_changes.blur(square, 2), 24)
     np.testing.assert_array_equal(found, expected)
@@ -236,7 +236,7 @@ def measured(moves=(0.0, -2.5, 0.5), n=40):
 
 
 def test_small_moves_are_no_news():
-    assert capture_sensitivity.notable(measured((0.0, -1.0, 1.0))) == []
+    assert sensitivity.notable(measured((0.0, -1.0, 1.0))) == []
 
 
 def test_the_table_and_the_sentence():
@@ -261,7 +261,7 @@ def test_the_picture_shows_the_values(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Figure, "savefig", lambda f, *a, **k: figures.append(f) or save(f, *a, **k)
     )
-    assert capture_plot.draw(measured(), tmp_path / "a.png")
+    assert plots.capture_sensitivity(measured(), tmp_path / "a.png")
     assert np.asarray(Image.open(tmp_path / "a.png")).std() > 10
     moved, error, gender = figures[0].axes
     shown = [
@@ -281,7 +281,7 @@ def test_without_labels_of_a_class_there_is_no_picture(tmp_path):
     content = measured()
     nothing = {"n": 0, "value": None, "low": None, "high": None, "status": "no labels"}
     gender = content["tasks"]["gender"] | {"values": [nothing] * 3}
-    assert not capture_plot.draw(
+    assert not plots.capture_sensitivity(
         content | {"tasks": {"gender": gender}}, tmp_path / "a.png"
     )
     assert not (tmp_path / "a.png").exists()

@@ -12,7 +12,7 @@ from sample_pictures import readable_runtime
 from small_network import encode
 
 from hydranet_tf.data import graph_decoding, sources
-from hydranet_tf.evaluation import crop_plot, crop_sensitivity, sensitivity
+from hydranet_tf.evaluation import plots, sensitivity
 from hydranet_tf.tasks import MISSING
 
 
@@ -24,14 +24,14 @@ def noise(*shape):
 def test_factor_one_is_the_path_of_every_image(size):
     data = encode(noise(60, 80, 3))
     expected = graph_decoding.decode_and_resize(data, size).numpy()
-    found = crop_sensitivity.crop_anew(graph_decoding.decode(data).numpy(), 1.0, size)
+    found = sensitivity.crop_anew(graph_decoding.decode(data).numpy(), 1.0, size)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_tighter_is_the_middle():
     image = noise(100, 100, 3)
     np.testing.assert_array_equal(
-        crop_sensitivity.crop_anew(image, 0.7, 70), image[15:85, 15:85]
+        sensitivity.crop_anew(image, 0.7, 70), image[15:85, 15:85]
     )
 
 
@@ -39,7 +39,7 @@ def test_wider_repeats_the_edge():
     """Pixel by pixel, by clipping coordinates."""
     image = noise(100, 100, 3)
     rows = np.clip(np.arange(-30, 130), 0, 99)
-    found = crop_sensitivity.crop_anew(image, 1.6, 160)
+    found = sensitivity.crop_anew(image, 1.6, 160)
     np.testing.assert_array_equal(found, image[rows[:, None], rows])
 
 
@@ -69,7 +69,7 @@ def examples_of(files, ages, genders):
 def test_scores_of_each_factor_as_worked_out_by_hand():
     """The runtime answers 100 times the mean of red as the age."""
     examples = examples_of([framed(255, 0), framed(0, 255)], [100, MISSING], [0, 1])
-    found = crop_sensitivity.measure(readable_runtime(), examples)
+    found = sensitivity.of_crops(readable_runtime(), examples)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["faces"] == 2
     ages = dict(zip(found["factors"], found["tasks"]["age"]["values"], strict=True))
@@ -94,14 +94,14 @@ def test_a_large_set_is_sampled(monkeypatch):
     examples = examples_of(files, range(20), [0] * 20)
     runtime = readable_runtime()
     object.__setattr__(examples, "read", lambda i: read.append(i) or files[i])
-    found = crop_sensitivity.measure(runtime, examples, seed=3)
+    found = sensitivity.of_crops(runtime, examples, seed=3)
     assert found["faces"] == 7 == len(set(read))
     assert all(s["n"] == 7 for s in found["tasks"]["age"]["values"])
     # Labels stay with their faces: 100 * 10 i / 255 against i.
     expected = np.mean([abs(1000 * i / 255 - i) for i in read])
     values = [score["value"] for score in found["tasks"]["age"]["values"]]
     assert values == pytest.approx([expected] * len(values), abs=1e-3)
-    assert crop_sensitivity.measure(runtime, examples, seed=4) != found
+    assert sensitivity.of_crops(runtime, examples, seed=4) != found
 
 
 def measured(n=5):
@@ -133,7 +133,7 @@ def test_the_picture_shows_the_values(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Figure, "savefig", lambda f, *a, **k: figures.append(f) or save(f, *a, **k)
     )
-    assert crop_plot.draw(measured(), tmp_path / "a.png")
+    assert plots.crop_sensitivity(measured(), tmp_path / "a.png")
     assert np.asarray(Image.open(tmp_path / "a.png")).std() > 10
     age, gender = figures[0].axes
     np.testing.assert_allclose(age.lines[0].get_xydata(), [[0.7, 7], [1, 5], [1.6, 9]])
@@ -147,10 +147,10 @@ def test_the_picture_shows_the_values(tmp_path, monkeypatch):
 def test_without_labels_there_is_no_picture(tmp_path):
     content = measured()
     content["tasks"] = {"race": content["tasks"]["race"]}
-    assert not crop_plot.draw(content, tmp_path / "a.png")
+    assert not plots.crop_sensitivity(content, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
 def test_the_factors_go_from_tight_to_wide():
-    assert (crop_sensitivity.FACTORS[0], crop_sensitivity.FACTORS[-1]) == (0.7, 1.6)
-    assert 1.0 in crop_sensitivity.FACTORS and sensitivity.MOST_FACES == 500
+    assert (sensitivity.FACTORS[0], sensitivity.FACTORS[-1]) == (0.7, 1.6)
+    assert 1.0 in sensitivity.FACTORS and sensitivity.MOST_FACES == 500

@@ -13,7 +13,7 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hydranet_tf.evaluation import decade_plot, plots, scores, subgroups
+from hydranet_tf.evaluation import plots, scores, subgroups
 from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 
@@ -106,7 +106,7 @@ def test_decades_mark_the_small_ones(tmp_path, figures):
     predictions = labels + np.repeat([2.0, -6.0, 20.0], [40, 50, 3])
     rows = subgroups.by_decade(AGE, labels, predictions)
     mae = scores.score(AGE, labels, predictions)["mae"]
-    decade_plot.draw(AGE, rows, mae, tmp_path / "d.png")
+    plots.decades(AGE, rows, mae, tmp_path / "d.png")
     (figure,) = figures
     assert_is_picture(tmp_path / "d.png", figure)
     size, lean = figure.axes
@@ -129,7 +129,7 @@ def test_a_decade_alone_has_axes_of_its_own(tmp_path, figures):
     labels, predictions = np.full(3, 35.0), np.full(3, 55.0)
     rows = subgroups.by_decade(AGE, labels, predictions)
     mae = scores.score(AGE, labels, predictions)["mae"]
-    decade_plot.draw(AGE, rows, mae, tmp_path / "d.png")
+    plots.decades(AGE, rows, mae, tmp_path / "d.png")
     size, lean = figures[0].axes
     assert size.get_ylim() == lean.get_ylim() == pytest.approx((0, 21))
     assert not lean.texts
