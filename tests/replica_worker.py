@@ -25,7 +25,13 @@ from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.sources import Examples
 from hydranet_tf.tasks import MISSING
-from hydranet_tf.training import averaging, multi_worker, strategies, train, worst_faces
+from hydranet_tf.training import (
+    multi_worker,
+    optimizers,
+    strategies,
+    tensorboard,
+    train,
+)
 
 BATCH, STEPS, SIDE = 8, 3, 32
 COMMON = dict(
@@ -107,7 +113,7 @@ def weights_after_training(config, devices) -> dict[str, np.ndarray]:
         shuffle=False,
         verbose=0,
         callbacks=[record]
-        + ([averaging.ValidateAverage()] if config.ema_momentum else []),
+        + ([optimizers.ValidateAverage()] if config.ema_momentum else []),
     )
     found = {f"begun/{k}": v for k, v in begun.items()}
     found |= {f"first/{k}": v for k, v in record.first.items()}
@@ -124,7 +130,7 @@ def weights_after_training(config, devices) -> dict[str, np.ndarray]:
 def worst_predictions(strategy, devices, workdir) -> dict[str, np.ndarray]:
     """The pictures of a run that keeps an average of its weights, by task."""
     keras.mixed_precision.set_dtype_policy("float32")
-    settings = COMMON | CASES["clipped"] | {"epochs": worst_faces.EVERY}
+    settings = COMMON | CASES["clipped"] | {"epochs": tensorboard.EVERY}
     config = TrainingConfig(**settings, strategy=strategy)
     part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
     with devices.scope():
@@ -138,7 +144,7 @@ def worst_predictions(strategy, devices, workdir) -> dict[str, np.ndarray]:
         epochs=config.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[worst_faces.WorstFaces(workdir, validation, BATCH), record],
+        callbacks=[tensorboard.WorstFaces(workdir, validation, BATCH), record],
     )
     events = event_accumulator.EventAccumulator(
         str(workdir / "tensorboard/largest_errors"), size_guidance={"tensors": 0}

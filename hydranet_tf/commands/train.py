@@ -54,9 +54,9 @@ def main(arguments: list[str]) -> int:
     # Imported here so that --help and a wrong flag answer at once.
     with notices.held_back():
         from hydranet_tf.training import (
+            callbacks,
             folds,
             initialization,
-            preemption,
             trackers,
             train,
         )
@@ -68,13 +68,13 @@ def main(arguments: list[str]) -> int:
             folds.cross_validate(settings, _WORKDIR.value, _FOLDS.value)
         elif _TRACKER.value:
             workdir = Path(_WORKDIR.value)
-            with trackers.started(_TRACKER.value, settings, workdir) as callbacks:
-                train.train(settings, workdir, callbacks=callbacks)
+            with trackers.started(_TRACKER.value, settings, workdir) as added:
+                train.train(settings, workdir, callbacks=added)
         else:
             train.train(settings, _WORKDIR.value)
-    except preemption.Preempted as error:
+    except callbacks.Preempted as error:
         print(error, file=sys.stderr)
-        return preemption.EXIT_CODE
+        return callbacks.EXIT_CODE
     return 0
 
 

@@ -22,7 +22,6 @@ from hydranet_tf.data import pipeline, sources
 from hydranet_tf.evaluation import (
     plots,
     projector_files,
-    provenance,
     report,
     report_html,
     report_text,
@@ -31,7 +30,6 @@ from hydranet_tf.evaluation import (
     subgroups,
     subsets,
     temperatures,
-    worst_examples,
 )
 from hydranet_tf.evaluation.findings import (
     EvaluationError,
@@ -149,7 +147,7 @@ def evaluate_model(
         "model": {
             "path": str(model_path),
             "image_size": loaded.image_size,
-            **provenance.about_model(Path(model_path).expanduser(), loaded.tasks),
+            **report.about_model(Path(model_path).expanduser(), loaded.tasks),
         },
         "data": {
             "source": str(data),
@@ -166,8 +164,8 @@ def evaluate_model(
     masks = subsets.find(findings.ids, findings.labels, split_lists)
     shown = {}
     if show_faces:
-        worst = worst_examples.measure(findings)
-        shown = worst_examples.thumbnails(faces.examples, worst)
+        worst = report.worst_examples(findings)
+        shown = report.thumbnails(faces.examples, worst)
     return write(
         findings,
         about,
@@ -346,7 +344,7 @@ def write(
         crop: from `sensitivity.of_crops`; None where only predictions are known.
         capture: from `sensitivity.of_captures`; None there, too.
         masks: from `subsets.find`.
-        thumbnails: from `worst_examples.thumbnails`, for report.html alone.
+        thumbnails: from `report.thumbnails`, for report.html alone.
 
     Returns:
         The content of `report.json`.
@@ -384,11 +382,11 @@ def write(
             "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
             "groups": groups_json(findings.groups),
             "parts": subsets.measure(findings, masks or {}, seed),
-            "worst_examples": worst_examples.measure(findings),
+            "worst_examples": report.worst_examples(findings),
             "margin_sensitivity": crop,
             "capture_sensitivity": capture,
             "pictures": pictures,
-            "versions": provenance.versions(),
+            "versions": report.versions(),
             "files": sorted(
                 names | {report.REPORT_JSON, report.REPORT_MD, report.REPORT_HTML}
             ),

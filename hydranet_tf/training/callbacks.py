@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 from tqdm import tqdm
 
 from hydranet_tf import checkpoints, replicas
 from hydranet_tf.checkpoints import Progress
+from hydranet_tf.data import pipeline
+from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import atomic
-from hydranet_tf.tasks import score_name
-from hydranet_tf.training import averaging
-from hydranet_tf.training.preemption import Notice, Preempted
+from hydranet_tf.tasks import MISSING, score_name
+from hydranet_tf.training import optimizers
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -270,7 +275,7 @@ class Checkpointing(keras.callbacks.Callback):
             if checkpoints.better(self.monitor, float(score), progress.best):
                 progress.best = float(score)
                 progress.epochs_without_gain = 0
-                with averaging.averaged(self.model):
+                with optimizers.averaged(self.model):
                     checkpoints.save(
                         self.workdir, checkpoints.BEST, self.model, progress
                     )
@@ -337,3 +342,126 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{seconds:02d}s"
+
+
+# Leaving in time when the machine is taken away.
+#
+# Who takes a machine back (a scheduler, a cloud, Kubernetes) sends SIGTERM and, some
+# seconds later, SIGKILL. A run saves its state in between and ends with `EXIT_CODE`.
+
+
+# 75, "try again": what sysexits.h has for it since 1983, so that a scheduler can
+# tell it from an error (1) and from a finished run (0).
+EXIT_CODE = os.EX_TEMPFAIL
+
+
+class Preempted(Exception):
+    """SIGTERM came; what can be kept is saved. Start the same command again."""
+
+
+class Notice:
+    """Whether SIGTERM has come."""
+
+    def __init__(self):
+        self.came = False
+        self._awaited = False
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """In it SIGTERM sets `came`: the body looks, saves and leaves.
+
+        Outside of it SIGTERM raises `Preempted`, since nothing would be lost.
+        """
+        self._awaited = True
+        try:
+            yield
+        finally:
+            self._awaited = False
+
+    def receive(self, number, frame) -> None:
+        """The signal's handler; Python calls it between two steps, not in one."""
+        del number, frame
+        self.came = True
+        if not self._awaited:
+            raise Preempted(
+                "SIGTERM came: nothing is saved before the first step, nor within "
+                "an epoch of several workers. Start the same command again"
+            )
+
+
+@contextlib.contextmanager
+def notice() -> Iterator[Notice]:
+    """Listens for SIGTERM in its body.
+
+    Outside of the main thread, where Python hears no signals, nothing ever comes.
+    """
+    given = Notice()
+    if threading.current_thread() is not threading.main_thread():
+        yield given
+        return
+    before = signal.signal(signal.SIGTERM, given.receive)
+    try:
+        yield given
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# The validation of several sources, each scored by itself.
+
+
+def source_scores(validation: Faces, batch_size: int) -> list[keras.callbacks.Callback]:
+    """The callback that scores sources, where there are several."""
+    if not validation.examples.source_names:
+        return []
+    return [SourceScores(validation, batch_size)]
+
+
+class SourceScores(keras.callbacks.Callback):
+    """Adds `val_NAME/SCORE` of each source to the logs of an epoch.
+
+    Validation goes source after source, and its scores are means over what it has
+    seen so far: two of them, at the end of one source and of the next, tell the mean
+    over the second. So each face is looked at once. Comes before the source_scores that
+    read the logs. A source without a label of a task has no such score.
+
+    Args:
+        validation: faces of several sources, see `Examples.source_names`.
+        batch_size: of the validation.
+    """
+
+    def __init__(self, validation: Faces, batch_size: int):
+        super().__init__()
+        steps = pipeline.source_steps(validation, batch_size)
+        ends = np.cumsum(list(steps.values())) - 1
+        self._source_at = dict(zip(ends.tolist(), steps, strict=True))
+        rows = validation.examples.by_source()
+        self._counts = {
+            name: {
+                task: int(np.sum(values[rows[name]] != MISSING))
+                for task, values in validation.examples.labels.items()
+            }
+            for name in steps
+        }
+        self._scores = {}
+
+    def on_test_begin(self, logs=None):
+        self._scores = {}
+        self._sums = {}
+        self._seen = {}
+
+    def on_test_batch_end(self, batch, logs=None):
+        name = self._source_at.get(batch)
+        if name is None:
+            return
+        for task in self.model.tasks:
+            added = self._counts[name].get(task.name, 0)
+            if not added:
+                continue
+            seen = self._seen.get(task.name, 0) + added
+            total = float(logs[score_name(task)]) * seen
+            score = (total - self._sums.get(task.name, 0.0)) / added
+            self._scores[f"{name}/{score_name(task)}"] = score
+            self._seen[task.name], self._sums[task.name] = seen, total
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update((f"val_{name}", score) for name, score in self._scores.items())

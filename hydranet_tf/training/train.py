@@ -24,15 +24,12 @@ from hydranet_tf.inference import photograph_faces, predictor
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import score_name
 from hydranet_tf.training import (
-    averaging,
     callbacks,
     distillation,
     fine_tuning,
     initialization,
     optimizers,
-    preemption,
     proportions,
-    source_scores,
     strategies,
 )
 from hydranet_tf.training.workdir import describe, opened
@@ -75,7 +72,7 @@ def train(
         hydranet_tf.training.callbacks.TrainingDiverged: if the loss is NaN.
         hydranet_tf.checkpoints.CheckpointError: if a checkpoint cannot be
             written or read.
-        hydranet_tf.training.preemption.Preempted: on SIGTERM, after a checkpoint.
+        hydranet_tf.training.callbacks.Preempted: on SIGTERM, after a checkpoint.
     """
     workdir = Path(workdir)
     known_scores = [score_name(task) for task in config.asked_tasks()]
@@ -87,7 +84,7 @@ def train(
             f"--monitor: unknown score {config.monitor!r}; known are "
             f"{', '.join(known_scores)}"
         )
-    with preemption.notice() as notice, strategies.start(config, workdir) as devices:
+    with callbacks.notice() as notice, strategies.start(config, workdir) as devices:
         # Before the workdir keeps a setting that would have to be changed.
         # A checkpoint has later weights.
         start = None if checkpoints.any_saved(workdir) else initialization.read(config)
@@ -96,7 +93,7 @@ def train(
             run = _prepared(config, workdir, devices, start, data)
             if run.has_ended:
                 print("the run is finished; raise --epochs to go on", flush=True)
-                averaging.keep_average(run.model)
+                optimizers.keep_average(run.model)
             else:
                 run.train(notice, callbacks)
             return _history(run.model, devices.folder)
@@ -135,7 +132,7 @@ class Run:
 
     def train(
         self,
-        notice: preemption.Notice,
+        notice: callbacks.Notice,
         extra: Sequence[keras.callbacks.Callback],
     ) -> None:
         """Trains what is left of the run, and says what a fine-tuning has gained."""
@@ -152,7 +149,7 @@ class Run:
                 self._end_epoch(called)
             if not self.has_ended:
                 self._fit(self.steps, called)
-        averaging.keep_average(self.model)
+        optimizers.keep_average(self.model)
         if not devices.workers:
             lines = fine_tuning.summary(
                 devices.folder, validation, config.monitor, config.batch_size,
@@ -162,14 +159,14 @@ class Run:
 
     def _callbacks(
         self,
-        notice: preemption.Notice,
+        notice: callbacks.Notice,
         extra: Sequence[keras.callbacks.Callback],
     ) -> list[keras.callbacks.Callback]:
         config, validation, workdir = self.config, self.validation, self.devices.folder
         return [
             callbacks.StopOnNonFinite(self.limits),
-            *source_scores.callbacks(validation, config.batch_size),
-            *([averaging.ValidateAverage()] if config.ema_momentum else []),
+            *callbacks.source_scores(validation, config.batch_size),
+            *([optimizers.ValidateAverage()] if config.ema_momentum else []),
             # First of those that read the logs: it completes them.
             callbacks.EpochLog(workdir, self.progress, config.batch_size),
             callbacks.ProgressBar(
@@ -554,8 +551,7 @@ def _tensorboard(
         )
         return []
     # Imports TensorFlow, whatever the backend.
-    from hydranet_tf.training.tensorboard import Curves
-    from hydranet_tf.training.worst_faces import WorstFaces
+    from hydranet_tf.training.tensorboard import Curves, WorstFaces
 
     curves = Curves(workdir, lambda: callbacks.logged(workdir))
     if devices.workers:

@@ -18,7 +18,7 @@ import synthetic
 
 from hydranet_tf import checkpoints
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.training import preemption, train
+from hydranet_tf.training import callbacks, train
 from hydranet_tf.training.workdir import WorkdirError
 
 pytestmark = pytest.mark.long
@@ -193,7 +193,7 @@ def test_sigterm_in_validation_loses_no_step(settings, tmp_path, monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(train.callbacks.EpochLog, "on_test_begin", preempted)
-        with pytest.raises(preemption.Preempted, match="saved at step 18"):
+        with pytest.raises(callbacks.Preempted, match="saved at step 18"):
             train.train(settings, tmp_path)
     assert signal.getsignal(signal.SIGTERM) is handler
     folder, progress = checkpoints.newest(tmp_path, checkpoints.LAST)
@@ -218,11 +218,11 @@ def test_sigterm_in_validation_loses_no_step(settings, tmp_path, monkeypatch):
 
 def test_sigterm_is_noted_where_it_is_awaited_and_raised_elsewhere():
     handler = signal.getsignal(signal.SIGTERM)
-    with preemption.notice() as notice:
+    with callbacks.notice() as notice:
         with notice.awaited():
             os.kill(os.getpid(), signal.SIGTERM)
             assert notice.came
-        with pytest.raises(preemption.Preempted, match="before the first step"):
+        with pytest.raises(callbacks.Preempted, match="before the first step"):
             os.kill(os.getpid(), signal.SIGTERM)
             # Handlers run between two instructions; this is the next ones.
             time.sleep(1)
@@ -234,7 +234,7 @@ def test_outside_of_the_main_thread_no_signal_is_heard():
     found = []
 
     def listen():
-        with preemption.notice() as notice:
+        with callbacks.notice() as notice:
             found.append(notice.came)
 
     thread = threading.Thread(target=listen)

@@ -13,7 +13,7 @@ import synthetic
 from hydranet_tf import checkpoints
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.training import averaging, train
+from hydranet_tf.training import optimizers, train
 
 pytestmark = pytest.mark.long
 
@@ -101,7 +101,7 @@ def test_weights_come_back_to_the_bit_and_after_an_error(run):
     for variable in model.trainable_variables:
         variable.assign(variable * 1.1)
     before = values(model)
-    with pytest.raises(KeyError), averaging.averaged(model):
+    with pytest.raises(KeyError), optimizers.averaged(model):
         assert any((values(model)[p] != v).any() for p, v in before.items())
         raise KeyError
     for path, value in before.items():

@@ -18,8 +18,6 @@ from sklearn import metrics
 from hydranet_tf.evaluation import (
     evaluate,
     findings,
-    markdown,
-    provenance,
     report,
     report_text,
 )
@@ -188,7 +186,7 @@ def test_the_title_names_no_folders_of_the_machine():
 
 
 def test_a_narrow_column_is_still_a_table():
-    made = markdown.table(("group", "n", "small"), [("a", 3, 1)])
+    made = report_text.table(("group", "n", "small"), [("a", 3, 1)])
     (table,) = SyntaxTreeNode(MarkdownIt("commonmark").enable("table").parse(made))
     assert table.type == "table"
     cells = [node.content for node in table.walk() if node.type == "inline"]
@@ -196,7 +194,7 @@ def test_a_narrow_column_is_still_a_table():
 
 
 def test_table_keeps_bars_and_breaks_apart():
-    lines = markdown.table(("a", "b"), [("x|y", "1\n2")]).splitlines()
+    lines = report_text.table(("a", "b"), [("x|y", "1\n2")]).splitlines()
     assert lines == [r"| a    |   b |", r"| :--- | --: |", r"| x\|y | 1 2 |"]
 
 
@@ -379,13 +377,13 @@ METRICS = [
 def test_loss_weights_of_the_checkpoint_s_epoch(tmp_path, epoch, alpha, found_epoch):
     lines = [json.dumps(row) for row in METRICS] + ['{"epoch": 4, "alpha": 0.4, "be']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    found = provenance.loss_weights(tmp_path, TASKS, epoch)
+    found = report.loss_weights(tmp_path, TASKS, epoch)
     assert found["epoch"] == found_epoch
     assert found["values"]["alpha"] == alpha
     assert set(found["values"]) == {"alpha", "beta", "gamma"}
 
 
 def test_loss_weights_that_nobody_wrote(tmp_path):
-    assert provenance.loss_weights(tmp_path, TASKS, 1) is None
+    assert report.loss_weights(tmp_path, TASKS, 1) is None
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n')
-    assert provenance.loss_weights(tmp_path, TASKS, 1) is None
+    assert report.loss_weights(tmp_path, TASKS, 1) is None

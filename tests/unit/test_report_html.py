@@ -18,7 +18,6 @@ from hydranet_tf.evaluation import (
     findings,
     report,
     report_html,
-    worst_examples,
 )
 from hydranet_tf.tasks import TASKS
 
@@ -200,11 +199,11 @@ def test_faces_are_there_only_when_asked_for(tmp_path, undrawn):
     found = some_findings(HOSTILE)
     colours = [(40 * i, 90, 200 - 30 * i) for i in range(len(HOSTILE))]
     examples = Examples(found.ids, found.labels, read=lambda i: png(colours[i]))
-    rows = worst_examples.measure(found)
+    rows = report.worst_examples(found)
     assert [row["id"] for row in rows["age"]] == HOSTILE
     assert rows["age"][0]["error"] == 50 and rows["age"][0]["answer"] == "80 years"
     assert rows["race"][0]["label_probability"] == pytest.approx(0.05)
-    faces = worst_examples.thumbnails(examples, rows)
+    faces = report.thumbnails(examples, rows)
     evaluate.write(found, about("x"), tmp_path, thumbnails=faces)
     page = Page((tmp_path / "report.html").read_text())
     # One in each task's row; JPEG keeps an even colour to a few steps.

@@ -20,7 +20,11 @@ from hydranet_tf.data.strata import Stratum, epoch_order, quotas
 from hydranet_tf.evaluation import evaluate
 from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING
-from hydranet_tf.training import callbacks, preemption, proportions, train
+from hydranet_tf.training import (
+    callbacks,
+    proportions,
+    train,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -269,7 +273,7 @@ def test_a_run_that_is_broken_off_goes_on_to_the_same_network(
 
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.ProgressBar, "on_train_batch_end", interrupting)
-        with pytest.raises(preemption.Preempted, match="saved at step 12"):
+        with pytest.raises(callbacks.Preempted, match="saved at step 12"):
             train.train(settings, tmp_path / "run")
     model = train.train(settings, tmp_path / "run").model
     expected = checkpoints.load_model(finished, checkpoints.LAST)
