@@ -57,10 +57,30 @@ class ConfigError(HydraNetError, ValueError):
     """A setting that does not make sense; the message says what would."""
 
 
-def _setting(default: Any, text: str, choices: tuple[str, ...] = ()):
-    return dataclasses.field(
-        default=default, metadata={"help": text, "choices": choices}
-    )
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    """Values that a setting takes, whatever the others are."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+_ABOVE_0 = _Range(lambda value: value > 0, "above 0")
+_FROM_0 = _Range(lambda value: value >= 0, "0 or more")
+_BELOW_1 = _Range(lambda value: 0 <= value < 1, "from 0 to below 1")
+_TO_1 = _Range(lambda value: 0 <= value <= 1, "from 0 to 1")
+_TO_HALF = _Range(lambda value: 0 <= value <= 0.5, "from 0 to 0.5")
+_PART = _Range(lambda value: _is_part(value), "backbone, or from 0 to 1")
+
+
+def _setting(
+    default: Any,
+    text: str,
+    choices: tuple[str, ...] = (),
+    allowed: _Range | None = None,
+):
+    about = {"help": text, "choices": choices, "allowed": allowed}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +122,9 @@ class TrainingConfig:
         "Where decoded images are kept: memory, none, or a folder.",
     )
     max_bad_images: int = _setting(
-        10, "How many images that cannot be decoded may be left out."
+        10,
+        "How many images that cannot be decoded may be left out.",
+        allowed=_FROM_0,
     )
     crop_faces: bool = _setting(
         False,
@@ -144,8 +166,10 @@ class TrainingConfig:
         "something else start at random. The image size may differ: small faces first, "
         "large ones at the end.",
     )
-    width: int = _setting(0, "Channels of the backbone's first stage; 0 for its own.")
-    image_size: int = _setting(200, "Side of the images in pixels.")
+    width: int = _setting(
+        0, "Channels of the backbone's first stage; 0 for its own.", allowed=_FROM_0
+    )
+    image_size: int = _setting(200, "Side of the images in pixels.", allowed=_ABOVE_0)
     augmentation: str = _setting("standard", "Random changes.", STRENGTHS)
     tasks: str = _setting(
         ",".join(task.name for task in TASKS),
@@ -164,11 +188,14 @@ class TrainingConfig:
         "The trained network answers with the mean over a face and its mirror "
         "image: nearer to the labels, and twice the time. Training does not change.",
     )
-    dropout: float = _setting(0.0, "Share of features each head drops.")
+    dropout: float = _setting(
+        0.0, "Share of features each head drops.", allowed=_BELOW_1
+    )
     mixup: float = _setting(
         0.0,
         "Largest share of another face in a training image, up to 0.5; both faces' "
         "labels count by their shares. 0 mixes none.",
+        allowed=_TO_HALF,
     )
     teacher: str = _setting(
         "",
@@ -177,7 +204,9 @@ class TrainingConfig:
         "of evaluate.py; empty for none. Labels are blended with their mean.",
     )
     distillation_weight: float = _setting(
-        0.5, "How much of a blended label is the teacher's answer."
+        0.5,
+        "How much of a blended label is the teacher's answer.",
+        allowed=_TO_1,
     )
     loss_weights: str = _setting(
         LEARNED,
@@ -187,35 +216,48 @@ class TrainingConfig:
     loss_weights_rate: float = _setting(
         10.0,
         "Learning rate of the learned loss weights, in multiples of the network's.",
+        allowed=_FROM_0,
     )
-    epochs: int = _setting(30, "Passes over the training part.")
+    epochs: int = _setting(30, "Passes over the training part.", allowed=_ABOVE_0)
     batch_size: int = _setting(
         0,
         "Examples in a batch, over all devices; 0 takes 32, or of fewer than 256 faces "
         "an eighth of them, at least 8 where there are as many.",
+        allowed=_FROM_0,
     )
     freeze: str = _setting(
         "",
         "What stays as it starts: backbone, or a fraction of its layers from the image "
         "on, for example 0.7; empty for nothing.",
+        allowed=_PART,
     )
     optimizer: str = _setting("adam", "The optimiser.", OPTIMIZERS)
-    learning_rate: float = _setting(3e-4, "Its (highest) learning rate.")
-    weight_decay: float = _setting(
-        1e-5, "Decay of convolution and dense kernels, decoupled."
+    learning_rate: float = _setting(
+        3e-4, "Its (highest) learning rate.", allowed=_ABOVE_0
     )
-    momentum: float = _setting(0.9, "Momentum of sgd.")
+    weight_decay: float = _setting(
+        1e-5,
+        "Decay of convolution and dense kernels, decoupled.",
+        allowed=_FROM_0,
+    )
+    momentum: float = _setting(0.9, "Momentum of sgd.", allowed=_BELOW_1)
     schedule: str = _setting(
         "constant", "How the learning rate goes on after warm-up.", SCHEDULES
     )
     warmup_epochs: float = _setting(
-        0.0, "Epochs in which the learning rate rises from zero."
+        0.0,
+        "Epochs in which the learning rate rises from zero.",
+        allowed=_FROM_0,
     )
     gradient_clip_norm: float = _setting(
-        0.0, "Largest norm of all gradients together; 0 leaves them as they are."
+        0.0,
+        "Largest norm of all gradients together; 0 leaves them as they are.",
+        allowed=_FROM_0,
     )
     accumulate_steps: int = _setting(
-        1, "Batches whose gradients are averaged for one change of the weights."
+        1,
+        "Batches whose gradients are averaged for one change of the weights.",
+        allowed=_ABOVE_0,
     )
     ema_momentum: float = _setting(
         0.0,
@@ -223,6 +265,7 @@ class TrainingConfig:
         "for example 0.999, and use it wherever the network is judged or used: "
         "validation, the best checkpoint, the network that training returns. The "
         "last checkpoint keeps both. 0 keeps none.",
+        allowed=_BELOW_1,
     )
     strategy: str = _setting(
         AUTO,
@@ -239,7 +282,9 @@ class TrainingConfig:
     xla: bool = _setting(
         False, "Compile the step with XLA (on CPU often slower; JAX always does)."
     )
-    seed: int = _setting(0, "Of initial weights, order and augmentation.")
+    seed: int = _setting(
+        0, "Of initial weights, order and augmentation.", allowed=_FROM_0
+    )
     deterministic: bool = _setting(
         False, "Use deterministic operations only: repeatable, slower."
     )
@@ -253,10 +298,12 @@ class TrainingConfig:
         0,
         "Stop after this many epochs without a better monitored score; 0 "
         "never stops early.",
+        allowed=_FROM_0,
     )
     checkpoint_minutes: float = _setting(
         10.0,
         "Minutes between checkpoints inside an epoch; 0 saves after epochs alone.",
+        allowed=_FROM_0,
     )
 
     def __post_init__(self):
@@ -268,18 +315,9 @@ class TrainingConfig:
                     f"--{field.name}: unknown {field.name} {value!r}; known "
                     f"are {', '.join(choices)}"
                 )
-        positive = (
-            "image_size", "epochs", "learning_rate", "accumulate_steps",
-        )  # fmt: skip
-        for name in positive:
-            _require(self, name, getattr(self, name) > 0, "above 0")
-        at_least_zero = (
-            "batch_size", "max_bad_images", "width", "weight_decay", "warmup_epochs",
-            "patience", "seed", "checkpoint_minutes", "gradient_clip_norm",
-            "loss_weights_rate",
-        )  # fmt: skip
-        for name in at_least_zero:
-            _require(self, name, getattr(self, name) >= 0, "0 or more")
+            allowed = field.metadata["allowed"]
+            if allowed:
+                _require(self, field.name, allowed.holds(value), allowed.words)
         try:
             row = backbones.get(self.backbone)
         except ValueError as error:
@@ -296,16 +334,6 @@ class TrainingConfig:
             not self.width or row.width is not None,
             f"0 for {self.backbone}, which has no width to choose",
         )
-        _require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
-        _require(
-            self,
-            "distillation_weight",
-            0 <= self.distillation_weight <= 1,
-            "from 0 to 1",
-        )
-        _require(self, "mixup", 0 <= self.mixup <= 0.5, "from 0 to 0.5")
-        _require(self, "momentum", 0 <= self.momentum < 1, "from 0 to below 1")
-        _require(self, "ema_momentum", 0 <= self.ema_momentum < 1, "from 0 to below 1")
         _require(
             self,
             "warmup_epochs",
@@ -318,7 +346,6 @@ class TrainingConfig:
             not (self.start_from and self.backbone_weights),
             "empty where --backbone_weights is given: both would set the backbone",
         )
-        _require(self, "freeze", _is_part(self.freeze), "backbone, or from 0 to 1")
         known = [task.name for task in self.asked_tasks()]
         groups = [name.strip() for name in self.balance.split(",")]
         _require(

@@ -32,6 +32,8 @@ from hydranet_tf.training import (
     proportions,
     strategies,
 )
+from hydranet_tf.training.callbacks import Notice
+from hydranet_tf.training.callbacks import notice as preemption_notice
 from hydranet_tf.training.workdir import describe, opened
 
 
@@ -84,7 +86,7 @@ def train(
             f"--monitor: unknown score {config.monitor!r}; known are "
             f"{', '.join(known_scores)}"
         )
-    with callbacks.notice() as notice, strategies.start(config, workdir) as devices:
+    with preemption_notice() as notice, strategies.start(config, workdir) as devices:
         # Before the workdir keeps a setting that would have to be changed.
         # A checkpoint has later weights.
         start = None if checkpoints.any_saved(workdir) else initialization.read(config)
@@ -132,7 +134,7 @@ class Run:
 
     def train(
         self,
-        notice: callbacks.Notice,
+        notice: Notice,
         extra: Sequence[keras.callbacks.Callback],
     ) -> None:
         """Trains what is left of the run, and says what a fine-tuning has gained."""
@@ -159,7 +161,7 @@ class Run:
 
     def _callbacks(
         self,
-        notice: callbacks.Notice,
+        notice: Notice,
         extra: Sequence[keras.callbacks.Callback],
     ) -> list[keras.callbacks.Callback]:
         config, validation, workdir = self.config, self.validation, self.devices.folder

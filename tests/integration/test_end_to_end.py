@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from hydranet_tf.evaluation import evaluate
+
 ROOT = Path(__file__).resolve().parents[2]
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # What libraries say at their start, on machines with and without a GPU.
@@ -69,13 +71,10 @@ def test_demo_learned_something(demo):
 
 def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
     folder, _ = demo
-    command = [
-        sys.executable, ROOT / "evaluate.py", "--data=drawn_faces",
-        f"--data_dir={folder / 'data'}", "--split=test",
-        f"--model={folder / 'exports' / 'hydranet.tflite'}",
-        f"--output={tmp_path / 'report'}",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
+    evaluate.evaluate(
+        folder / "exports" / "hydranet.tflite", "drawn_faces", "test",
+        tmp_path / "report", data_dir=folder / "data",
+    )  # fmt: skip
 
     def predictions(path):
         header, *rows = (path / "predictions.csv").read_text().splitlines()
@@ -90,8 +89,6 @@ def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
     ("script", "arguments", "hint"),
     [
         ("train.py", ["--workdir=w", "--epochs=0"], "--epochs must be above 0"),
-        ("train.py", ["--workdir=w", "--data=nowhere.csv"], "nowhere.csv"),
-        ("train.py", ["--workdir=w", "--backbone=vgg"], "resnet34"),
         ("train.py", [], "--workdir"),
         ("evaluate.py", ["--model=w", "--data=x", "--output=o"], "workdir"),
         ("export.py", ["--workdir=w", "--output=o"], "no workdir"),
