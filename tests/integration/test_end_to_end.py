@@ -71,7 +71,7 @@ def test_demo_learned_something(demo):
 
 def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
     folder, _ = demo
-    evaluate.evaluate(
+    evaluate.evaluate_model(
         folder / "exports" / "hydranet.tflite", "drawn_faces", "test",
         tmp_path / "report", data_dir=folder / "data",
     )  # fmt: skip
