@@ -1,7 +1,7 @@
 """Averages the weights of a run with those of the network that it started from.
 
-    python tools/average_weights.py --workdir=runs/photo_dlib29_last \\
-        --other=runs/utkface_dlib29_taught --fraction=0.5 --output=runs/photo_dlib29
+    python tools/average_weights.py --workdir=runs/photo_dlib29_third --last \\
+        --other=runs/photo_dlib29_second --fraction=0.6 --output=runs/photo_dlib29_mean
 
 A network that was trained on gains on what is new and gives up some of what it had. The
 mean of its weights and of those it began with keeps most of both, after Wortsman et al.
@@ -32,6 +32,12 @@ _OTHER = flags.DEFINE_string(
 _FRACTION = flags.DEFINE_float(
     "fraction", 0.5, "How much of the mean is the run.", lower_bound=0, upper_bound=1
 )
+_LAST = flags.DEFINE_bool(
+    "last",
+    False,
+    "Take the last checkpoint of each run that has one, not its best. A run that fell "
+    "behind the network it began with can still be worth a part of the mean.",
+)
 _OUTPUT = flags.DEFINE_string("output", None, "A new workdir.", required=True)
 
 
@@ -58,6 +64,26 @@ def averaged(one, other, fraction):
         )
 
 
+def network(path, last):
+    """The network of a workdir or preset, and which of its checkpoints it is.
+
+    Args:
+        last: the last checkpoint of a run that has one, rather than the best.
+
+    Raises:
+        ValueError: if the path is neither; HydraNetError: if it is damaged.
+    """
+    from hydranet_tf import checkpoints
+    from hydranet_tf.inference import loading
+
+    if last and checkpoints.any_saved(path):
+        return checkpoints.load_model(path, checkpoints.LAST), checkpoints.LAST
+    model = loading.load(path)
+    if model is None:
+        raise ValueError(f"there is no workdir and no preset {path}")
+    return model, checkpoints.BEST
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
@@ -67,19 +93,17 @@ def main(argv):
 
     from hydranet_tf import checkpoints
     from hydranet_tf.errors import HydraNetError
-    from hydranet_tf.inference import loading, released
+    from hydranet_tf.inference import released
 
     source, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
     try:
-        model = checkpoints.load_model(source)
-        other = loading.load(released.folder_of(_OTHER.value))
-        if other is None:
-            raise ValueError(f"there is no workdir and no preset {_OTHER.value}")
+        model, which = network(source, _LAST.value)
+        _, progress = checkpoints.newest(source, which)
+        other, _ = network(released.folder_of(_OTHER.value), _LAST.value)
         averaged(model, other, _FRACTION.value)
         output.mkdir(parents=True)
     except (HydraNetError, OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    _, progress = checkpoints.newest(source)
     for name in ("config.json", "model.json", "run.json", "tasks.json"):
         shutil.copy(source / name, output / name)
     model.compile(keras.optimizers.SGD())

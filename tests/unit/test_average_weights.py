@@ -1,12 +1,14 @@
 """The mean of two networks' weights, worked by hand."""
 
 import importlib.util
+import json
 
 import keras
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from hydranet_tf import checkpoints
 from hydranet_tf.model import HydraNet
 
 
@@ -39,3 +41,30 @@ def test_each_weight_is_the_mean(script):
 def test_other_networks_are_refused(script):
     with pytest.raises(ValueError, match="the same layers"):
         script.averaged(network(4), network(8), 0.5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose best checkpoint has 1 in its first weight, and whose last has 2."""
+    workdir = tmp_path_factory.mktemp("run")
+    model = network()
+    model.compile(keras.optimizers.SGD())
+    (workdir / "config.json").write_text("{}")
+    (workdir / "model.json").write_text(json.dumps(model.get_config()))
+    for value, kind in (1, checkpoints.BEST), (2, checkpoints.LAST):
+        first = model.network.variables[0]
+        first.assign(keras.ops.full(first.shape, value))
+        checkpoints.save(workdir, kind, model, checkpoints.Progress(step=value))
+    return workdir
+
+
+@pytest.mark.parametrize(("last", "value"), [(False, 1), (True, 2)])
+def test_the_last_checkpoint_is_taken_where_it_is_asked_for(script, run, last, value):
+    loaded, which = script.network(run, last)
+    assert which == (checkpoints.LAST if last else checkpoints.BEST)
+    assert np.all(keras.ops.convert_to_numpy(loaded.network.variables[0]) == value)
+
+
+def test_a_path_without_a_network_is_refused(script, tmp_path):
+    with pytest.raises(ValueError, match="no workdir and no preset"):
+        script.network(tmp_path, last=True)
