@@ -25,6 +25,9 @@ from hydranet_tf.training import callbacks
 
 # Of the validation's faces; fewer tell two networks apart by chance alone.
 FEW = 100
+# Of the faces to train on: 48 make other faces worse unless the backbone is frozen, and
+# thousands do not (docs/fine_tuning.md).
+FEW_TO_TRAIN = 500
 RESAMPLES = 2_000
 _START = "start_scores.npz"
 
@@ -222,6 +225,22 @@ def few_faces(validation: Faces) -> list[str]:
     return [
         f"only {count} faces to validate: which epoch scores best is partly chance. "
         "--folds=5 scores each face of both parts by a network that has not seen it"
+    ]
+
+
+def nothing_frozen(training: Faces, frozen: str) -> list[str]:
+    """A line where few faces go on with a whole network.
+
+    Args:
+        training: the faces to train on.
+        frozen: `--freeze`, empty where every layer learns.
+    """
+    if frozen or len(training) >= FEW_TO_TRAIN:
+        return []
+    return [
+        f"only {len(training)} faces to train, and every layer learns: this can make "
+        "other faces worse. --freeze=backbone --learning_rate=1e-3 --optimizer=adamw "
+        "--epochs=15 is what docs/fine_tuning.md measures"
     ]
 
 

@@ -258,7 +258,12 @@ class Run:
             flush=True,
         )
         if start:
-            print(f"starts from {start['path']}: {start['parts']}", flush=True)
+            print(
+                f"starts from {start['path']}: {start['parts']}",
+                *fine_tuning.nothing_frozen(self.training, config.freeze),
+                sep="\n",
+                flush=True,
+            )
         progress = self.progress
         if progress.step:
             batches = f" and {progress.batch} batches" if progress.batch else ""

@@ -111,6 +111,7 @@ def test_the_end_says_what_was_gained(data, base, tmp_path, capsys):
     gain = log(tmp_path / "run")[0]["val_age_mae"] - best["val_age_mae"]
     assert f"gain  : age_mae {gain:+.2f} (" in printed
     assert "only 8 faces to validate" in printed and "--folds=5" in printed
+    assert "every layer learns" in printed and "--freeze=backbone" in printed
     # Again, and nothing is trained or scored anew.
     train.train(config, tmp_path / "run")
     assert [row["epoch"] for row in log(tmp_path / "run")] == [0, 1, 2, 3, 4]
@@ -186,9 +187,10 @@ def test_an_epoch_of_many_batches_is_as_ever():
 
 
 @pytest.mark.parametrize("part", ["backbone", "0.5"])
-def test_what_is_frozen_stays_and_the_rest_learns(data, base, tmp_path, part):
+def test_what_is_frozen_stays_and_the_rest_learns(data, base, tmp_path, part, capsys):
     config = tuned(data, base, freeze=part, epochs=1, learning_rate=1e-2)
     model = train.train(config, tmp_path / "run").model
+    assert "every layer learns" not in capsys.readouterr().out
     before = {v.path: v for v in checkpoints.load_model(base).network.weights}
     headed = {layer for task in TASKS for layer in heads.of(task).layer_names}
     changed = {

@@ -149,11 +149,11 @@ TESTS = {
     "predict": {
         **SHARED,
         "model": "integration/test_predict.py::"
-        "test_the_script_with_all_three_kinds_of_model",
+        "test_all_three_kinds_of_model",
         "output": "integration/test_predict.py::"
-        "test_the_script_with_all_three_kinds_of_model",
+        "test_all_three_kinds_of_model",
         "annotate": "integration/test_predict.py::"
-        "test_the_script_with_all_three_kinds_of_model",
+        "test_all_three_kinds_of_model",
         "bom": "unit/test_rows.py::test_a_table_opens_in_pandas",
         "save_crops": "integration/test_predict.py::"
         "test_crops_are_saved_as_the_network_saw_them",
