@@ -43,7 +43,9 @@ BEFORE, NOW = "before", "now"
 
 # Runs in the root of a checkout; the predictor has moved since the baseline.
 WORKER = """
-import concurrent.futures, importlib, importlib.util, json, sys, time
+import concurrent.futures, importlib, importlib.util, json, os, sys, time
+if "ONE_CORE" in os.environ:
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 for name in ("hydranet_tf.inference", "hydranet_tf.photos"):
     if importlib.util.find_spec(name) and importlib.util.find_spec(name + ".predictor"):
         module = importlib.import_module(name + ".predictor")
@@ -61,7 +63,8 @@ with concurrent.futures.ThreadPoolExecutor(4) as pool:
     threaded = time.perf_counter() - threaded
 print(json.dumps({
     "processor_ms": 1000 * cpu / len(pictures),
-    "threads_gain": clock / threaded,
+    "clock_ms": 1000 * clock / len(pictures),
+    "threads_clock_ms": 1000 * threaded / len(pictures),
     "boxes": [[face.box for face in found] for found in faces],
 }))
 """
@@ -100,16 +103,24 @@ def write_baseline(folder: Path) -> None:
 
 
 def measured(python: str, checkout: Path, model: Path, pictures: list[Path]) -> dict:
-    done = subprocess.run(
-        [python, "-c", WORKER, model, *pictures],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        sys.exit(f"{checkout} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    """One side, on all cores, and by the clock on one of them, too."""
+    env = {**os.environ, "PYTHONPATH": str(checkout), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    found = []
+    for more in ({}, {"ONE_CORE": "1"}):
+        done = subprocess.run(
+            [python, "-c", WORKER, model, *pictures],
+            cwd=checkout,
+            env=env | more,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(f"{checkout} failed:\n{done.stderr}")
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    all_cores, one_core = found
+    # A call by itself uses more than one core already.
+    gain = one_core["clock_ms"] / all_cores["threads_clock_ms"]
+    return all_cores | {"threads_gain": gain}
 
 
 def overlap(one, other) -> float:
@@ -153,7 +164,12 @@ def main(argv):
     for side, runs in rounds.items():
         found[side] = {
             key: statistics.median(run[key] for run in runs)
-            for key in ("processor_ms", "threads_gain")
+            for key in (
+                "processor_ms",
+                "clock_ms",
+                "threads_clock_ms",
+                "threads_gain",
+            )
         } | {
             "faces": sum(map(len, boxes[side])),
             "rounds_processor_ms": [run["processor_ms"] for run in runs],
