@@ -90,6 +90,19 @@ def is_notice(line: str) -> bool:
 
 
 @contextlib.contextmanager
+def opencv_level(name: str) -> Iterator[None]:
+    """OpenCV's own log at a level, as `ERROR` or `SILENT`, for as long as the block."""
+    import cv2
+
+    level = getattr(cv2.utils.logging, f"LOG_LEVEL_{name}")
+    before = cv2.utils.logging.setLogLevel(level)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
+@contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Holds back notices on file descriptor 2 while the block runs.
 

@@ -14,7 +14,6 @@ not beyond 30 degrees. So there are two steps:
 from __future__ import annotations
 
 import cmath
-import contextlib
 import dataclasses
 import functools
 import importlib.resources
@@ -25,6 +24,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from hydranet_tf import notices
 from hydranet_tf.data import crops
 from hydranet_tf.data.detection import Detection
 
@@ -371,7 +371,8 @@ _LOCK = threading.Lock()
 def _network() -> cv2.FaceDetectorYN:
     """This thread's own: OpenCV's networks keep their activations in themselves."""
     if not hasattr(_LOCAL, "network"):
-        with _LOCK, _without_warnings():
+        # OpenCV 5 writes to standard error that its new engine knows no targets.
+        with _LOCK, notices.opencv_level("ERROR"):
             _LOCAL.network = cv2.FaceDetectorYN.create(
                 "onnx", _model(), np.zeros(0, np.uint8), (_PATCH, _PATCH)
             )
@@ -382,13 +383,3 @@ def _network() -> cv2.FaceDetectorYN:
 def _model() -> np.ndarray:
     folder = importlib.resources.files("hydranet_tf.data") / "face_detector"
     return np.frombuffer((folder / MODEL_FILE).read_bytes(), np.uint8)
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    # OpenCV 5 writes to standard error that its new engine knows no targets.
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from hydranet_tf import notices
 from hydranet_tf.data import formats
 from hydranet_tf.errors import HydraNetError
 
@@ -88,7 +88,8 @@ class Film:
         self._source, self._is_camera = source, is_camera
         if not is_camera:
             _check_content(source)
-        with _quietly():
+        # The error says what cannot be opened, without OpenCV's own words on it.
+        with notices.opencv_level("SILENT"):
             if is_camera and source.isdecimal():
                 self._capture = cv2.VideoCapture(int(source))
             else:
@@ -200,13 +201,3 @@ def _not_there(source: str) -> str:
             "may be opened (ls /dev/video* lists them on Linux; is it in use?)"
         )
     return f"expected a camera's number or an address that can be opened; got {source}"
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without OpenCV's own words on what cannot be opened: the error says it."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)

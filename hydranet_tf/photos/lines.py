@@ -5,12 +5,56 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TextIO
 
+from hydranet_tf.inference.table import FAILED, UNREADABLE
 from hydranet_tf.photos.rows import NO_FACE, OK, Outcomes, outcome
 from hydranet_tf.tasks import TASKS, Task
 
+# More do not fit next to the codes that shells and absl use.
+MOST_IN_EXIT_CODE = 100
+
 _MEANING = "These estimate what annotators saw in pictures. They are no facts."
+
+
+class Counted:
+    """What summaries of pictures and of films share; their fields are its attributes.
+
+    Attributes:
+        statuses: files by status: ok, no_face, unreadable, failed.
+        output: the file of rows; None where they were printed.
+        partial: files that were read in part: truncated or damaged ones.
+        closed: folders that could not be looked into.
+    """
+
+    statuses: Mapping[str, int]
+    output: Path | None
+    partial: int
+    closed: int = 0
+
+    @property
+    def unreadable(self) -> int:
+        """Files without a prediction for a reason other than having no face."""
+        return self.statuses.get(UNREADABLE, 0) + self.statuses.get(FAILED, 0)
+
+    @property
+    def exit_code(self) -> int:
+        """The number of unreadable files and folders, 100 standing for more."""
+        return min(self.unreadable + self.closed, MOST_IN_EXIT_CODE)
+
+    def total(self, files: str, found: str) -> str:
+        """The line at the end: how many `files`, `found` in them, without a face ..."""
+        text = (
+            f"{files}: {sum(self.statuses.values()):,}, {found}, "
+            f"{files} without a face: {self.statuses.get(NO_FACE, 0):,}, "
+            f"unreadable: {self.unreadable:,}"
+        )
+        if self.partial:
+            text += f", read in part: {self.partial:,}"
+        if self.output is not None:
+            text += f"; rows in {self.output}"
+        return text
 
 
 class Lines:

@@ -29,7 +29,6 @@ from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
 from hydranet_tf.inference.table import (
     FAILED,
-    NO_FACE,
     UNREADABLE,
     name_of,
     rows_of,
@@ -39,8 +38,6 @@ from hydranet_tf.photos.rows import STANDARD_INPUT
 
 # Each holds one decoded picture.
 _READERS = 4
-# More do not fit next to the codes that shells and absl use.
-MOST_IN_EXIT_CODE = 100
 
 # Who answers: this process, or workers that Ray starts.
 LOCAL, RAY = "local", "ray"
@@ -55,7 +52,7 @@ class PhotographsError(HydraNetError, ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class Summary(lines.Counted):
     """How the pictures of an output ended, those of earlier runs included.
 
     Attributes:
@@ -74,26 +71,8 @@ class Summary:
     closed: int = 0
     notes: tuple[str, ...] = ()
 
-    @property
-    def unreadable(self) -> int:
-        """Pictures without a prediction for a reason other than having no face."""
-        return self.statuses.get(UNREADABLE, 0) + self.statuses.get(FAILED, 0)
-
-    @property
-    def exit_code(self) -> int:
-        """The number of unreadable pictures and folders, 100 standing for more."""
-        return min(self.unreadable + self.closed, MOST_IN_EXIT_CODE)
-
     def __str__(self) -> str:
-        text = (
-            f"pictures: {sum(self.statuses.values()):,}, faces: {self.faces:,}, "
-            f"pictures without a face: {self.statuses.get(NO_FACE, 0):,}, "
-            f"unreadable: {self.unreadable:,}"
-        )
-        if self.partial:
-            text += f", read in part: {self.partial:,}"
-        if self.output is not None:
-            text += f"; rows in {self.output}"
+        text = self.total("pictures", f"faces: {self.faces:,}")
         return "\n".join([*self.notes, text])
 
 

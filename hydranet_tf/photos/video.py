@@ -41,7 +41,6 @@ from hydranet_tf.photos.tracks import Seen, SeenFrame
 
 # Each holds one frame.
 _READERS = 4
-MOST_IN_EXIT_CODE = 100
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 _UNFINISHED = ".unfinished"
 # Plays everywhere but in browsers: OpenCV's wheels bring no encoder of H.264.
@@ -53,7 +52,7 @@ class VideoError(HydraNetError, ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class Summary(lines.Counted):
     """How the films of an output ended, those of earlier runs included.
 
     Attributes:
@@ -70,26 +69,8 @@ class Summary:
     partial: int
     drawn: tuple[Path, ...] = ()
 
-    @property
-    def unreadable(self) -> int:
-        """Films without rows for a reason other than having no face."""
-        return self.statuses.get(UNREADABLE, 0) + self.statuses.get(FAILED, 0)
-
-    @property
-    def exit_code(self) -> int:
-        """The number of unreadable films, 100 standing for more."""
-        return min(self.unreadable, MOST_IN_EXIT_CODE)
-
     def __str__(self) -> str:
-        text = (
-            f"films: {sum(self.statuses.values()):,}, tracks: {self.tracks:,}, "
-            f"films without a face: {self.statuses.get(NO_FACE, 0):,}, "
-            f"unreadable: {self.unreadable:,}"
-        )
-        if self.partial:
-            text += f", read in part: {self.partial:,}"
-        if self.output is not None:
-            text += f"; rows in {self.output}"
+        text = self.total("films", f"tracks: {self.tracks:,}")
         return "\n".join([*(f"annotated film: {path}" for path in self.drawn), text])
 
 
