@@ -6,23 +6,12 @@
 // FOLDER is where npm installed the packages.
 
 import fs from "node:fs";
-import { createRequire } from "node:module";
-import path from "node:path";
 import readline from "node:readline";
 
-const folder = path.resolve(process.argv[2]);
-const require = createRequire(path.join(folder, "package.json"));
-const tf = require("@tensorflow/tfjs");
-const wasm = require("@tensorflow/tfjs-backend-wasm");
-const faceapi = require("@vladmandic/face-api/dist/face-api.node-wasm.js");
+import { loaded } from "./load_face_api.mjs";
 
-const modules = path.join(folder, "node_modules");
-wasm.setWasmPaths(path.join(modules, "@tensorflow/tfjs-backend-wasm/dist/"));
-wasm.setThreadsCount(1);
-await tf.setBackend("wasm");
-await tf.ready();
+const { tf, faceapi } = await loaded(process.argv[2], ["ageGenderNet"]);
 const network = faceapi.nets.ageGenderNet;
-await network.loadFromDisk(path.join(modules, "@vladmandic/face-api/model"));
 
 async function answer(face) {
   const found = await network.predictAgeAndGender(face);

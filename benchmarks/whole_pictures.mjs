@@ -7,26 +7,15 @@
 // its time. Prints a line of JSON.
 
 import fs from "node:fs";
-import { createRequire } from "node:module";
-import path from "node:path";
 
-const folder = path.resolve(process.argv[2]);
+import { loaded } from "./load_face_api.mjs";
+
 const pictures = JSON.parse(fs.readFileSync(process.argv[3]));
-const require = createRequire(path.join(folder, "package.json"));
-const tf = require("@tensorflow/tfjs");
-const wasm = require("@tensorflow/tfjs-backend-wasm");
-const faceapi = require("@vladmandic/face-api/dist/face-api.node-wasm.js");
-
-const modules = path.join(folder, "node_modules");
-wasm.setWasmPaths(path.join(modules, "@tensorflow/tfjs-backend-wasm/dist/"));
-wasm.setThreadsCount(1);
-await tf.setBackend("wasm");
-await tf.ready();
-const nets = faceapi.nets;
-const models = path.join(modules, "@vladmandic/face-api/model");
-for (const network of [nets.ssdMobilenetv1, nets.faceLandmark68Net, nets.ageGenderNet]) {
-  await network.loadFromDisk(models);
-}
+const { tf, faceapi } = await loaded(process.argv[2], [
+  "ssdMobilenetv1",
+  "faceLandmark68Net",
+  "ageGenderNet",
+]);
 
 async function answer({ file, width, height }) {
   const levels = fs.readFileSync(file);
