@@ -279,10 +279,10 @@ def described_by_dlib(examples) -> np.ndarray:
 def described_by_sface(examples) -> np.ndarray:
     """The pooled features of OpenCV's recogniser, `[n, 1024]`."""
     from hydranet_tf import backbones
-    from hydranet_tf.backbones import downloads, pretrained
+    from hydranet_tf.backbones import pretrained
 
     network = backbones.alone("sface", _SFACE_SIDE)
-    weights = pretrained.read(downloads.FACES, "sface")
+    weights = pretrained.read(pretrained.FACES, "sface")
     pretrained.assign(weights, network.variables)
     row = backbones.get("sface")
 

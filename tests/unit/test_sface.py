@@ -12,7 +12,7 @@ import synthetic
 from onnx import TensorProto, helper, numpy_helper
 
 from hydranet_tf import backbones, model
-from hydranet_tf.backbones import downloads, onnx_files, pretrained
+from hydranet_tf.backbones import pretrained, sface
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def small(*tensors, **fields) -> bytes:
 
 def test_weights_as_the_onnx_package_wrote_them():
     kept = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    found = onnx_files.parse_initializers(
+    found = sface.parse_initializers(
         small(
             numpy_helper.from_array(kept, "raw"),
             helper.make_tensor("listed", TensorProto.FLOAT, [2], [0.5, -2.0]),
@@ -98,8 +98,8 @@ def test_any_cut_is_a_clear_error_or_the_same_weights():
     """No other exception, whichever byte is the last."""
     for end in range(len(GOOD)):
         try:
-            found = onnx_files.parse_initializers(GOOD[:end])
-        except onnx_files.OnnxFileError:
+            found = sface.parse_initializers(GOOD[:end])
+        except sface.OnnxFileError:
             continue
         np.testing.assert_array_equal(found["good"], np.ones(30))
 
@@ -173,7 +173,7 @@ def test_random_weights_keep_the_variance():
 @pytest.mark.bench
 def test_the_published_file(tmp_path):
     """Its own last normalisation, before its classifier, pooled by NumPy."""
-    path = downloads.file(NAME)
+    path = pretrained.published_file(NAME)
     content = onnx.load(path)
     content.graph.output.append(onnx.ValueInfoProto(name="bn1"))
     picture = np.array(synthetic.picture(40, 0, 2, side=112))[None]
