@@ -22,7 +22,7 @@ import numpy as np
 import rounds
 from absl import app, flags
 
-from hydranet_tf.inference import engines, released, runtimes
+from hydranet_tf.inference import loading, runtimes
 
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each is timed.", lower_bound=1)
 _FACES = flags.DEFINE_integer("faces", 5, "Faces in a round.", lower_bound=1)
@@ -36,13 +36,13 @@ def files(folder):
     import hydranet_tf
     from hydranet_tf.exporting import litert, onnx_file, saved_model
 
-    model = hydranet_tf.HydraNet.from_preset(released.preset(released.DEFAULT))
+    model = hydranet_tf.HydraNet.from_preset(loading.released_preset(loading.DEFAULT))
     network = model.inference_model()
     described = saved_model.describe(model.tasks, model.image_size)
     onnx_file.write(network, described, folder / "network.onnx")
     litert.write(network, described, folder / "network.tflite", litert.FLOAT32)
     return {
-        "released .tflite": released.litert(),
+        "released .tflite": loading.released_litert(),
         "float32 .tflite": folder / "network.tflite",
         ".onnx": folder / "network.onnx",
     }
@@ -50,7 +50,7 @@ def files(folder):
 
 def measured(path, threads):
     """Times of the runtimes that run a file, and of the one that `auto` takes."""
-    fitting = engines.ENGINES if path.suffix == ".onnx" else (runtimes.LITERT,)
+    fitting = runtimes.ONNX_ENGINES if path.suffix == ".onnx" else (runtimes.LITERT,)
     loaded = {
         name: runtimes.load(path, name, threads) for name in (*fitting, runtimes.AUTO)
     }

@@ -64,11 +64,11 @@ def compare(data: Path, run: Path) -> list[str]:
     """The start and the best epoch on the faces that neither saw."""
     with notices.held_back():
         from hydranet_tf.data import pipeline
-        from hydranet_tf.inference import loading, released
+        from hydranet_tf.inference import loading
         from hydranet_tf.training import fine_tuning
 
     scores = []
-    for place in (released.folder_of(_START.value), run):
+    for place in (loading.folder_of(_START.value), run):
         model = loading.load(place)
         faces = pipeline.load_faces(
             sources.open_source(str(data), "test"), model.image_size

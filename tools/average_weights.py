@@ -93,13 +93,13 @@ def main(argv):
 
     from hydranet_tf import checkpoints
     from hydranet_tf.errors import HydraNetError
-    from hydranet_tf.inference import released
+    from hydranet_tf.inference import loading
 
     source, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
     try:
         model, which = network(source, _LAST.value)
         _, progress = checkpoints.newest(source, which)
-        other, _ = network(released.folder_of(_OTHER.value), _LAST.value)
+        other, _ = network(loading.folder_of(_OTHER.value), _LAST.value)
         averaged(model, other, _FRACTION.value)
         output.mkdir(parents=True)
     except (HydraNetError, OSError, ValueError) as error:

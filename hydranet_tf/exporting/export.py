@@ -36,7 +36,7 @@ from hydranet_tf.exporting import (
     saved_model,
 )
 from hydranet_tf.exporting.artefacts import Artefact, ExportError
-from hydranet_tf.inference import loading, released
+from hydranet_tf.inference import loading
 from hydranet_tf.io import atomic
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import foreign
@@ -197,7 +197,7 @@ def _read(
     """The network, the settings of its run (None of a preset), where it comes from."""
     path = Path(source).expanduser()
     if not path.exists():
-        path = released.preset(str(source)) or path
+        path = loading.released_preset(str(source)) or path
     if loading.is_preset(path):
         if checkpoint != checkpoints.BEST:
             raise ExportError(

@@ -39,7 +39,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from hydranet_tf import notices
 from hydranet_tf.errors import HydraNetError
-from hydranet_tf.inference import litert_metadata
+from hydranet_tf.inference import export_metadata
 
 SIGNATURE = "serving_default"
 
@@ -79,7 +79,7 @@ def write(
 
     Args:
         inference_model, variant, representative_faces, dynamic_batch: see `convert`.
-        description: goes, with what `litert_metadata` and this module know
+        description: goes, with what `export_metadata` and this module know
             about the file, into the file and into NAME.json beside it.
         path: of the .tflite file.
 
@@ -96,9 +96,9 @@ def write(
     description = {**description, **_about(content, variant)}
     for task in description.get("tasks", ()):
         if task["classes"]:
-            file = litert_metadata.labels_file(task["name"])
+            file = export_metadata.labels_file(task["name"])
             description["outputs"][task["name"]]["labels"] = file
-    litert_metadata.attach(path, description)
+    export_metadata.attach_to_litert(path, description)
 
 
 def convert(

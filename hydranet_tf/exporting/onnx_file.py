@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-from hydranet_tf.inference import onnx_metadata
+from hydranet_tf.inference import export_metadata
 
 INPUT = "images"
 # What the exporter writes with, and what the file is checked with.
@@ -57,4 +57,4 @@ def write(
         "inputs": {INPUT: {"shape": [None, height, width, channels]}},
         "outputs": {name: {} for name in inference_model.output_names},
     }
-    path.write_bytes(onnx_metadata.attach(path.read_bytes(), about))
+    path.write_bytes(export_metadata.attach_to_onnx(path.read_bytes(), about))

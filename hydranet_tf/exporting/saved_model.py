@@ -33,12 +33,12 @@ from absl import logging
 
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.data import crops, graph_decoding
-from hydranet_tf.inference.signatures import (
-    DESCRIPTION,
+from hydranet_tf.inference.export_metadata import (
     ENCODED,
     ENCODED_INPUT,
     PIXELS,
     PIXELS_INPUT,
+    TASKS_ASSET,
 )
 from hydranet_tf.tasks import Task
 
@@ -68,7 +68,7 @@ def write(
         folder: is made.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        asset = Path(scratch, DESCRIPTION)
+        asset = Path(scratch, TASKS_ASSET)
         text = json.dumps({**description, "served": _SERVED}, indent=2) + "\n"
         asset.write_text(text, encoding="utf-8")
         served = _Served(inference_model, str(asset))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-from hydranet_tf.inference import signatures
+from hydranet_tf.inference import export_metadata
 
 _FILE_IDENTIFIER = b"TFL3"
 
@@ -25,8 +25,8 @@ def of(content: bytes) -> bytes | None:
         content: of a .tflite file of one signature, as `export.py` writes it.
 
     Returns:
-        Another, whose signature has the one output `signatures.EMBEDDING`; None where
-        there is no dense layer.
+        Another, whose signature has the one output `export_metadata.EMBEDDING`; None
+        where there is no dense layer.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     (signature,) = model.signatureDefs
@@ -55,7 +55,7 @@ def of(content: bytes) -> bytes | None:
     kept = candidates[features]
     graph.operators = [one for i, one in enumerate(graph.operators) if i in kept]
     graph.outputs = [features]
-    signature.outputs = [_named(signatures.EMBEDDING, features)]
+    signature.outputs = [_named(export_metadata.EMBEDDING, features)]
     # Nothing of it is true of this network, and its checksums least of all.
     model.metadata, model.metadataBuffer = [], []
     return _packed(model, len(content))

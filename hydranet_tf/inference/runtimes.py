@@ -1,7 +1,7 @@
-"""Answers from anything that was trained or exported here.
+"""Predictions from anything that was trained or exported here.
 
-`load` takes a workdir, a SavedModel folder, a preset or a .tflite file and gives
-the same `Runtime`: pixels in, answers by task name out. A .tflite file needs
+`load` takes a workdir, a SavedModel folder, a preset, a .tflite or an .onnx file and
+gives the same `Runtime`: pixels in, predictions by task name out. A .tflite file needs
 neither TensorFlow nor Keras to be installed beside LiteRT's runtime.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import threading
@@ -20,14 +21,8 @@ import numpy as np
 
 from hydranet_tf import extras, notices
 from hydranet_tf import tasks as tasks_lib
-from hydranet_tf.inference import (
-    engines,
-    litert_metadata,
-    loading,
-    onnx_metadata,
-    released,
-    signatures,
-)
+from hydranet_tf.errors import HydraNetError
+from hydranet_tf.inference import export_metadata, loading
 from hydranet_tf.inference.loading import LoadError
 from hydranet_tf.tasks import Task
 
@@ -44,10 +39,16 @@ _KINDS = (
     "preset (with metadata.json), a .tflite or an .onnx file"
 )
 
+# What runs an .onnx file.
+ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
+# The first that is installed is taken where the user names none: on networks of this
+# kind they differ by less than a run differs from the next, and the first needs less
+# than half of the memory.
+ONNX_ENGINES = (ONNX_RUNTIME, OPENVINO)
 # What runs a file; see `load`.
 AUTO, LITERT = "auto", "litert"
-ENGINES = (AUTO, LITERT, *engines.ENGINES)
-_EXTRAS = {engines.ONNX_RUNTIME: "onnx", engines.OPENVINO: "openvino"}
+ENGINES = (AUTO, LITERT, *ONNX_ENGINES)
+_EXTRAS = {ONNX_RUNTIME: "onnx", OPENVINO: "openvino"}
 
 _NO_FEATURES = (
     "expected a .tflite file, a preset or a workdir for embeddings: SavedModels, .onnx "
@@ -168,14 +169,14 @@ def load(
     """
     if engine not in ENGINES:
         raise LoadError(f"expected a runtime out of {', '.join(ENGINES)}; got {engine}")
-    path = Path(released.DEFAULT if path is None else path).expanduser()
+    path = Path(loading.DEFAULT if path is None else path).expanduser()
     if not path.exists():
-        path = released.litert(str(path)) or path
+        path = loading.released_litert(str(path)) or path
     if path.is_file() and path.suffix == ".tflite":
         _check_engine(path, engine, (LITERT,))
         return _load_litert(path, threads)
     if path.is_file() and path.suffix == ".onnx":
-        _check_engine(path, engine, engines.ENGINES)
+        _check_engine(path, engine, ONNX_ENGINES)
         return _load_onnx(path, engine, threads)
     if path.exists():
         _check_engine(path, engine, ())
@@ -195,7 +196,7 @@ def load(
         found = f"a folder with {', '.join(names[:8])}" if names else "an empty folder"
     raise LoadError(
         f"expected {_KINDS}, or the name of a network that comes with the package "
-        f"({', '.join(released.names())}); got {path}, {found}"
+        f"({', '.join(loading.released_names())}); got {path}, {found}"
     )
 
 
@@ -250,7 +251,7 @@ def _load_saved_model(folder: Path) -> Runtime:
     with notices.held_back():
         import tensorflow as tf
 
-    asset = folder / "assets" / signatures.DESCRIPTION
+    asset = folder / "assets" / export_metadata.TASKS_ASSET
     tasks, image_size = _read_description(asset)
     try:
         loaded = tf.saved_model.load(str(folder))
@@ -259,18 +260,18 @@ def _load_saved_model(folder: Path) -> Runtime:
             f"cannot read the SavedModel {folder}: {_first_line(error)}. It is "
             "damaged or incomplete; export it again"
         ) from error
-    if signatures.PIXELS not in loaded.signatures:
+    if export_metadata.PIXELS not in loaded.signatures:
         raise LoadError(
-            f"expected a signature {signatures.PIXELS!r} in {folder}; it has "
+            f"expected a signature {export_metadata.PIXELS!r} in {folder}; it has "
             f"{sorted(loaded.signatures)}. Export it again with export.py"
         )
-    outputs = loaded.signatures[signatures.PIXELS].structured_outputs
+    outputs = loaded.signatures[export_metadata.PIXELS].structured_outputs
     _check_names(folder, tasks, outputs)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         # By way of `loaded`: a signature alone does not keep the variables
         # alive that it reads.
-        outputs = loaded.signatures[signatures.PIXELS](images=tf.constant(images))
+        outputs = loaded.signatures[export_metadata.PIXELS](images=tf.constant(images))
         return {name: output.numpy() for name, output in outputs.items()}
 
     return Runtime(tasks, image_size, _BATCH_SIZE, run)
@@ -278,22 +279,22 @@ def _load_saved_model(folder: Path) -> Runtime:
 
 def _load_onnx(path: Path, engine: str, threads: int) -> Runtime:
     try:
-        description, content = onnx_metadata.read(path)
-    except onnx_metadata.MetadataError as error:
+        description, content = export_metadata.read_onnx(path)
+    except export_metadata.MetadataError as error:
         raise LoadError(str(error)) from error
     tasks, image_size = _tasks_and_size(description, f"the description of {path}")
-    there = engines.installed()
+    there = installed_onnx_engines()
     if engine == AUTO and there:
         engine = there[0]
     if engine not in there:
-        wanted = engines.ENGINES if engine == AUTO else [engine]
+        wanted = ONNX_ENGINES if engine == AUTO else [engine]
         raise LoadError(
             f"to run {path}, {' or '.join(wanted)} is needed and is not installed: "
             + " or ".join(extras.command(_EXTRAS[name]) for name in wanted)
         )
     try:
-        predict, names = engines.load(engine, content, threads)
-    except engines.EngineError as error:
+        predict, names = load_onnx_engine(engine, content, threads)
+    except EngineError as error:
         raise LoadError(f"{path} cannot be run by {error}. Export it again") from error
     _check_names(path, tasks, names)
 
@@ -305,8 +306,8 @@ def _load_onnx(path: Path, engine: str, threads: int) -> Runtime:
 
 def _load_litert(path: Path, threads: int) -> Runtime:
     try:
-        description, content = litert_metadata.read(path)
-    except litert_metadata.MetadataError as error:
+        description, content = export_metadata.read_litert(path)
+    except export_metadata.MetadataError as error:
         raise LoadError(str(error)) from error
     tasks, image_size = _tasks_and_size(description, f"the description of {path}")
     try:
@@ -371,7 +372,7 @@ def _litert_features(
             found = trunk()
         if found is None:
             raise ValueError(_NO_FEATURES)
-        return found(images)[signatures.EMBEDDING]
+        return found(images)[export_metadata.EMBEDDING]
 
     return run
 
@@ -427,3 +428,88 @@ def _empty(task: Task) -> np.ndarray:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class EngineError(HydraNetError, RuntimeError):
+    """A network that an engine does not take; the message says why."""
+
+
+def installed_onnx_engines() -> list[str]:
+    """Those of `ONNX_ENGINES` that are there."""
+    return [name for name in ONNX_ENGINES if importlib.util.find_spec(name)]
+
+
+def load_onnx_engine(
+    engine: str, content: bytes, threads: int
+) -> tuple[Run, list[str]]:
+    """Makes a network of an .onnx file ready to run.
+
+    Args:
+        engine: one of `ONNX_ENGINES`, which is installed.
+        content: of an .onnx file.
+        threads: that one call takes.
+
+    Returns:
+        A function from float32 images `[n, size, size, 3]` to predictions by name,
+        which may be called from several threads, and the names.
+
+    Raises:
+        EngineError: if the engine does not read it.
+    """
+    load_it = _load_onnx_runtime if engine == ONNX_RUNTIME else _load_openvino
+    try:
+        return load_it(content, threads)
+    except Exception as error:  # Each engine has its own dozen.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EngineError(f"{engine}: {reason}") from error
+
+
+def _load_onnx_runtime(content: bytes, threads: int) -> tuple[Run, list[str]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait would keep their processors busy, for no work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Warnings about the machine are no news to whoever wants an age.
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        content, options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    (image,) = session.get_inputs()
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = session.run(names, {image.name: images})
+        return dict(zip(names, found, strict=True))
+
+    return predict, names
+
+
+def _load_openvino(content: bytes, threads: int) -> tuple[Run, list[str]]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(content)
+    compiled = core.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            # Left to itself it computes in 16 bits where the processor can.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        # A request holds its buffers: each call has its own.
+        found = compiled.create_infer_request().infer([images])
+        return {
+            name: np.array(found[output])
+            for name, output in zip(names, compiled.outputs, strict=True)
+        }
+
+    return predict, names

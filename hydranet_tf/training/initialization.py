@@ -16,7 +16,7 @@ import numpy as np
 from hydranet_tf import heads, losses, tasks
 from hydranet_tf.backbones import pretrained
 from hydranet_tf.config import INHERITED, LEARNED, ConfigError, TrainingConfig
-from hydranet_tf.inference import loading, released
+from hydranet_tf.inference import loading
 from hydranet_tf.model import HydraNet
 
 _BACKBONE = "backbone"
@@ -58,7 +58,7 @@ def inherited(
         before = TrainingConfig.from_json(begun.read_text(encoding="utf-8"))
         if before.start_from == str(start_from):
             return {name: getattr(before, name) for name in INHERITED}
-    folder = released.folder_of(start_from)
+    folder = loading.folder_of(start_from)
     # A workdir's config.json holds the settings of its run.
     for name in ("model.json", "config.json"):
         try:
@@ -90,7 +90,7 @@ def read(config: TrainingConfig) -> Start | None:
             cannot be read or do not fit.
     """
     if config.start_from:
-        return _network(config, released.folder_of(config.start_from))
+        return _network(config, loading.folder_of(config.start_from))
     if not config.backbone_weights:
         return None
     weights = pretrained.read(
@@ -107,8 +107,8 @@ def _network(config: TrainingConfig, path: Path) -> Start:
     if network is None:
         raise loading.LoadError(
             "--start_from: expected a workdir of train.py with a checkpoint, a preset "
-            f"of export.py, or one of {', '.join(released.names())}; got {path}, which "
-            "is none of them"
+            f"of export.py, or one of {', '.join(loading.released_names())}; got "
+            f"{path}, which is none of them"
         )
     if (network.backbone, network.width) != (config.backbone, config.width or None):
         raise ConfigError(

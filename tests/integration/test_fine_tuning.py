@@ -16,7 +16,7 @@ import synthetic
 from hydranet_tf import checkpoints, heads
 from hydranet_tf.config import INHERITED, ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.inference import released
+from hydranet_tf.inference import loading
 from hydranet_tf.tasks import DISTRIBUTION, TASKS
 from hydranet_tf.training import fine_tuning, folds, initialization, proportions, train
 
@@ -311,8 +311,8 @@ def test_the_command_takes_settings_from_the_start(data, base, tmp_path):
 def test_a_released_network_goes_by_its_name(tmp_path, monkeypatch):
     """From any folder; a folder of that name comes first."""
     monkeypatch.chdir(tmp_path)
-    brought = initialization.inherited(released.DEFAULT)
+    brought = initialization.inherited(loading.DEFAULT)
     assert brought["backbone"] == "dlib_resnet29"
-    assert brought == initialization.inherited(released.preset(released.DEFAULT))
-    (tmp_path / released.DEFAULT).mkdir()
-    assert initialization.inherited(released.DEFAULT) == {}
+    assert brought == initialization.inherited(loading.released_preset(loading.DEFAULT))
+    (tmp_path / loading.DEFAULT).mkdir()
+    assert initialization.inherited(loading.DEFAULT) == {}

@@ -10,7 +10,7 @@ import pytest
 from small_network import SIZE, random_images, random_model
 
 from hydranet_tf.exporting import onnx_file, saved_model
-from hydranet_tf.inference import engines, onnx_metadata, runtimes
+from hydranet_tf.inference import export_metadata, runtimes
 from hydranet_tf.io import protobuf
 from hydranet_tf.model import HydraNet
 
@@ -51,11 +51,11 @@ def test_the_file_is_valid_and_names_what_goes_in_and_out(path):
     assert {imported.domain for imported in read.opset_import} <= {"", "ai.onnx.ml"}
     (entry,) = read.metadata_props
     assert entry.key == "hydranet_tf"
-    assert json.loads(entry.value) == onnx_metadata.read(path)[0]
+    assert json.loads(entry.value) == export_metadata.read_onnx(path)[0]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 70])
-@pytest.mark.parametrize("engine", engines.ENGINES)
+@pytest.mark.parametrize("engine", runtimes.ONNX_ENGINES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_engines_predict_as_keras_does(model, path, n, threads, engine):
     images = random_images(n) if n else np.zeros((0, SIZE, SIZE, 3), np.uint8)
@@ -68,13 +68,15 @@ def test_engines_predict_as_keras_does(model, path, n, threads, engine):
 
 def test_the_engine_is_the_first_that_is_installed(path, monkeypatch):
     loaded = []
-    real = engines.load
+    real = runtimes.load_onnx_engine
     monkeypatch.setattr(
-        engines, "load", lambda name, *rest: loaded.append(name) or real(name, *rest)
+        runtimes,
+        "load_onnx_engine",
+        lambda name, *rest: loaded.append(name) or real(name, *rest),
     )
     runtimes.load(path)
     assert loaded == ["onnxruntime"]
-    monkeypatch.setattr(engines, "installed", list)
+    monkeypatch.setattr(runtimes, "installed_onnx_engines", list)
     with pytest.raises(runtimes.LoadError, match=r"is not installed: .*\[onnx\]"):
         runtimes.load(path)
     with pytest.raises(runtimes.LoadError, match="openvino is needed and is not"):

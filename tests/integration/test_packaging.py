@@ -22,7 +22,7 @@ from PIL import Image
 
 import hydranet_tf
 from hydranet_tf import extras
-from hydranet_tf.inference import released
+from hydranet_tf.inference import loading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETUP_CFG = REPOSITORY / "setup.cfg"
@@ -332,7 +332,7 @@ def test_the_wheel_holds_the_package_alone(tmp_path):
     assert {n for n in names if not n.startswith(metadata)} == {
         path.as_posix() for path in package
     }
-    network = f"hydranet_tf/presets/{released.DEFAULT}/{released.LITERT_FILE}"
+    network = f"hydranet_tf/presets/{loading.DEFAULT}/{loading.LITERT_FILE}"
     assert network in names
     assert f"{metadata}/licenses/LICENSE" in names
     assert f"\nVersion: {version}\n" in text

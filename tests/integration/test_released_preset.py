@@ -16,7 +16,7 @@ from sample_pictures import astronaut
 
 from hydranet_tf import checkpoints
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.inference import released, runtimes
+from hydranet_tf.inference import loading, runtimes
 from hydranet_tf.inference.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,17 +58,19 @@ def test_a_photograph_without_any_flag(tmp_path):
 
 def test_it_goes_by_its_name_and_by_none():
     """From any folder; a path that is there comes first."""
-    assert released.names() == [NAME] and released.DEFAULT == NAME
+    assert loading.released_names() == [NAME] and loading.DEFAULT == NAME
     picture = np.asarray(astronaut())
     (expected,) = Predictor(LITERT)(picture)
     assert Predictor()(picture) == Predictor(NAME)(picture) == [expected]
-    assert released.litert("another") is released.preset("another") is None
+    assert (
+        loading.released_litert("another") is loading.released_preset("another") is None
+    )
     with pytest.raises(runtimes.LoadError, match=f"\\({NAME}\\); got another, which"):
         runtimes.load("another")
 
 
 def test_the_name_before_says_what_replaced_it(caplog):
-    assert released.preset("utkface_dlib29_taught") == PRESET
+    assert loading.released_preset("utkface_dlib29_taught") == PRESET
     assert f"was replaced by {NAME}" in caplog.text
 
 

@@ -39,7 +39,7 @@ from web_page import (
 
 from hydranet_tf.data import graph_decoding
 from hydranet_tf.exporting import litert, parity
-from hydranet_tf.inference import litert_metadata, predictor, runtimes
+from hydranet_tf.inference import export_metadata, predictor, runtimes
 from hydranet_tf.tasks import TASKS
 
 pytestmark = pytest.mark.web
@@ -84,7 +84,7 @@ def released(inputs) -> runtimes.Runtime:
 @pytest.fixture(scope="module")
 def bound(inputs) -> dict:
     """Of that network's variant."""
-    description, _ = litert_metadata.read(released_file.LITERT)
+    description, _ = export_metadata.read_litert(released_file.LITERT)
     return BOUNDS[description["variant"]]
 
 

@@ -16,7 +16,7 @@ from sample_pictures import astronaut, background, crowd
 from web_page import install, node, write_broken_models, write_model
 
 from hydranet_tf.data import crops, detection, graph_decoding, yunet
-from hydranet_tf.inference import litert_metadata
+from hydranet_tf.inference import export_metadata
 
 pytestmark = pytest.mark.web
 
@@ -163,7 +163,7 @@ def test_pictures_are_resized_as_python_does(answers, questions):
 
 def test_descriptions_are_read_as_python_does(answers, inputs):
     whole, cut, foreign, damaged = answers["read"]
-    expected, _ = litert_metadata.read(inputs / "model.tflite")
+    expected, _ = export_metadata.read_litert(inputs / "model.tflite")
     # Of the whole file, which a file cannot say about itself.
     del expected["sha256"], expected["bytes"]
     assert whole["description"] == expected

@@ -1,6 +1,6 @@
 /**
  * What a .tflite file of export.py says about itself: a ZIP archive behind the
- * network with `description.json`, as hydranet_tf/inference/litert_metadata.py writes it.
+ * network with `description.json`, as hydranet_tf/inference/export_metadata.py writes it.
  */
 import { strFromU8, unzipSync } from "fflate";
 
