@@ -99,6 +99,10 @@ def find(
     numeric = [task for task in tasks if task.is_regression]
     classified = [task for task in tasks if not task.is_regression]
 
+    # Data without race have groups by gender, not none.
+    grouping = [
+        task for task in GROUPING if scores.present(complete[task.name]).any()
+    ] or GROUPING
     half_widths = {
         t.name: np.asarray(labels[t.half_width_name])
         for t in tasks
@@ -132,7 +136,7 @@ def find(
             t.name: subgroups.by_decade(t, complete[t.name], compared[t.name], seed)
             for t in numeric
         },
-        groups=subgroups.by_group(tasks, GROUPING, complete, compared, seed),
+        groups=subgroups.by_group(tasks, grouping, complete, compared, seed),
         half_widths=half_widths,
         ranges={
             t.name: ranges.measure(

@@ -207,18 +207,44 @@ def test_a_task_without_labels_says_so(tmp_path):
     }  # fmt: skip
     assert found["confusion"]["row_shares"][0] == [None] * 5
     assert found["calibration"]["ece"] is None
-    groups = content["groups"]
-    assert (groups["left_out"], groups["sorted_by"]) == (400, None)
-    assert groups["worst"]["age.mae"]["status"] == "no labels"
-    assert {row["status"] for row in groups["rows"]} == {"no labels"}
     assert read_json(tmp_path / "report.json") == content
-    assert names_in(tmp_path) == FILES - {"confusion_race.png", "error_by_group.png"}
+    assert names_in(tmp_path) == FILES - {"confusion_race.png"}
     text = (tmp_path / "report.md").read_text()
     assert "## Race\n\nNo scores: no labels." in text
     assert re.search(r"race: accuracy +\| +no labels \| +\| +0 \|", text)
     assert "nan" not in text.lower()
     with open(tmp_path / "predictions.csv", newline="") as file:
         assert {row["race"] for row in csv.DictReader(file)} == {""}
+
+
+def test_without_labels_of_race_the_groups_are_of_gender(tmp_path, undrawn):
+    ids, labels, predictions = some_predictions()
+    labels["race"] = np.full(400, MISSING)
+    content = evaluate.write(
+        findings.find(TASKS, ids, labels, predictions), ABOUT, tmp_path
+    )
+    groups = content["groups"]
+    assert groups["by"] == ["gender"]
+    assert groups["left_out"] == (labels["gender"] == MISSING).sum()
+    error = np.abs(labels["age"] - predictions["age"])
+    for row in groups["rows"]:
+        chosen = labels["gender"] == GENDER.classes.index(row["name"])
+        chosen &= labels["age"] != MISSING
+        found = row["scores"]["age.mae"]
+        assert found["n"] == chosen.sum()
+        assert found["value"] == pytest.approx(error[chosen].mean())
+    text = (tmp_path / "report.md").read_text()
+    assert "## Worst groups first (gender)" in text
+
+
+def test_without_labels_of_any_class_there_are_no_groups(tmp_path):
+    none = np.full(400, MISSING)
+    content = write_some(tmp_path, gender=none, race=none)
+    groups = content["groups"]
+    assert (groups["left_out"], groups["sorted_by"]) == (400, None)
+    assert groups["worst"]["age.mae"]["status"] == "no labels"
+    assert {row["status"] for row in groups["rows"]} == {"no labels"}
+    assert not (tmp_path / "error_by_group.png").exists()
 
 
 def test_labels_that_a_source_does_not_have_are_missing(tmp_path, undrawn):
