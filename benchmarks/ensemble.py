@@ -25,16 +25,16 @@ def main(argv):
     import numpy as np
 
     from hydranet_tf.evaluation import scores
-    from hydranet_tf.io import predictions, tables
+    from hydranet_tf.io import tables
     from hydranet_tf.tasks import TASKS
 
     if len(argv) < 3:
-        raise app.UsageError("give the predictions.csv of two networks or more")
+        raise app.UsageError("give the tables.csv of two networks or more")
     names = {task.name: task for task in TASKS}
     try:
         rows = [cells for _, cells in tables.read_table(argv[1], ["id", *names])]
         ids = [cells["id"] for cells in rows]
-        files = {path: predictions.read(path, ids) for path in argv[1:]}
+        files = {path: tables.read_predictions(path, ids) for path in argv[1:]}
     except tables.SourceError as error:
         raise app.UsageError(str(error)) from error
     for path, predicted in files.items():

@@ -1,4 +1,4 @@
-"""What answers and labels say together: every score of a report, from arrays.
+"""What predictions and labels say together: every score of a report, from arrays.
 
 Everything here goes through the tasks as data and knows none by name, but for
 the two that make groups. Numpy alone.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hydranet_tf.errors import HydraNetError
-from hydranet_tf.evaluation import ranges, scores, subgroups
+from hydranet_tf.evaluation import scores, subgroups
 from hydranet_tf.tasks import GENDER, MISSING, RACE, Task
 
 GROUPING = (GENDER, RACE)
@@ -22,12 +22,12 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class EvaluationError(HydraNetError, ValueError):
-    """Answers or labels that cannot be compared; the message says why."""
+    """Predictions or labels that cannot be compared; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """Everything that answers and labels say together.
+    """Everything that predictions and labels say together.
 
     Attributes:
         tasks: in the order of the report.
@@ -38,7 +38,7 @@ class Findings:
         groups: by gender and race.
         half_widths: of labels that are ranges, [n] by regression task; their middles
             are the labels. Scores, decades and groups count the distance from a range.
-        ranges: by regression task, see `ranges.measure`.
+        ranges: by regression task, see `scores.range_scores`.
     """
 
     tasks: tuple[Task, ...]
@@ -54,8 +54,8 @@ class Findings:
     ranges: dict[str, dict[str, Any] | None] = dataclasses.field(default_factory=dict)
 
     def compared(self, task: Task) -> np.ndarray:
-        """Answers to compare with `labels`, see `ranges.compared`."""
-        return ranges.compared(
+        """Predictions to compare with `labels`, see `scores.compared_to_ranges`."""
+        return scores.compared_to_ranges(
             self.labels[task.name],
             self.half_widths.get(task.name),
             self.predictions[task.name],
@@ -109,7 +109,7 @@ def find(
         if t.half_width_name in labels
     }
     compared = {
-        t.name: ranges.compared(
+        t.name: scores.compared_to_ranges(
             complete[t.name], half_widths.get(t.name), predictions[t.name]
         )
         for t in tasks
@@ -139,7 +139,7 @@ def find(
         groups=subgroups.by_group(tasks, grouping, complete, compared, seed),
         half_widths=half_widths,
         ranges={
-            t.name: ranges.measure(
+            t.name: scores.range_scores(
                 t, complete[t.name], half_widths.get(t.name), predictions[t.name], seed
             )
             for t in numeric

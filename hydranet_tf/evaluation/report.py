@@ -25,7 +25,7 @@ import hydranet_tf
 from hydranet_tf import checkpoints
 from hydranet_tf.data import decoding, sources
 from hydranet_tf.errors import HydraNetError
-from hydranet_tf.evaluation import ranges
+from hydranet_tf.evaluation import scores
 from hydranet_tf.evaluation.findings import Findings
 from hydranet_tf.tasks import MISSING, Task
 from hydranet_tf.worst_predictions import format_prediction, worst
@@ -147,7 +147,7 @@ def _label_cells(
     def cell(label, half_width):
         if label == MISSING:
             return ""
-        return ranges.text(task, label, half_width)
+        return scores.label_text(task, label, half_width)
 
     if half_widths is None:
         half_widths = np.zeros(len(labels))
@@ -182,7 +182,7 @@ def _rows(found: Findings, task) -> Iterable[dict[str, Any]]:
             "id": str(found.ids[i]),
             "label": format_prediction(task, labels[i])
             if widths is None or not widths[i]
-            else f"{ranges.text(task, labels[i], widths[i])} {task.unit}",
+            else f"{scores.label_text(task, labels[i], widths[i])} {task.unit}",
             "answer": format_prediction(task, predictions[i]),
         }
         if task.is_regression:

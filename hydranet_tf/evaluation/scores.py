@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ NO_LABELS = "no labels"
 
 # Resampled counts are made in blocks of about this many cells (16 MB each).
 _BLOCK_CELLS = 2_000_000
+
+# More ranges than this are no classes of ages any more.
+_MOST_RANGES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,3 +283,76 @@ def reliability(
         confidence=np.divide(confidence_sums, counts, out=empty, where=counts > 0),
         accuracy=np.divide(right_sums, counts, out=empty.copy(), where=counts > 0),
     )
+
+
+def compared_to_ranges(
+    labels: np.ndarray, half_widths: np.ndarray | None, predictions: np.ndarray
+) -> np.ndarray:
+    """Predictions as far from the middles of ranges as the real ones from the ranges.
+
+    With them, every score of exact labels is one of ranges: a prediction inside is
+    right.
+
+    Args:
+        labels: [n], middles of ranges; a missing one stays as it is.
+        half_widths: [n], 0 for an exact label; None where all are exact.
+        predictions: [n] in the task's unit.
+    """
+    if half_widths is None:
+        return predictions
+    errors = predictions.astype(np.float64) - labels
+    outside = np.sign(errors) * np.maximum(np.abs(errors) - half_widths, 0)
+    return labels + outside
+
+
+def label_text(task: Task, label: float, half_width: float) -> str:
+    """A label as tables have it: `34`, `20-29`, `70+` to the end, or the class."""
+    if not half_width:
+        return task.format_label(label)
+    low, high = label - half_width, label + half_width
+    return f"{low:g}+" if high >= task.high else f"{low:g}-{high:g}"
+
+
+def range_scores(
+    task: Task,
+    labels: np.ndarray,
+    half_widths: np.ndarray | None,
+    predictions: np.ndarray,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """The part `ranges` of a regression in report.json.
+
+    A prediction belongs to the range that it is nearest to, of two the lower. (Between
+    `3-9` and `10-19` lies 9.6.)
+
+    Returns:
+        `names` of the ranges from low to high, `counts` [label, prediction], and the
+        scores `accuracy` (the prediction is in the label's range) and `within_one` (or
+        in the next); None where no label is a range, or they are many.
+    """
+    if half_widths is None:
+        return None
+    rows = np.flatnonzero(present(labels) & (half_widths > 0))
+    labels, half_widths = labels[rows], half_widths[rows]
+    ends = np.stack([labels - half_widths, labels + half_widths], axis=1)
+    known, place = np.unique(ends.round(3), axis=0, return_inverse=True)
+    if not 1 < len(known) <= _MOST_RANGES:
+        return None
+    place = place.ravel()
+    predictions = predictions[rows, None]
+    away = np.maximum(known[:, 0] - predictions, 0) + np.maximum(
+        predictions - known[:, 1], 0
+    )
+    found = away.argmin(axis=1)
+    side = len(known)
+    counts = np.bincount(place * side + found, minlength=side**2).reshape(side, side)
+    steps = np.abs(place - found)
+    columns = np.stack([steps == 0, steps <= 1], axis=1)
+    measured = bootstrap(
+        columns, lambda m: {"accuracy": m[:, 0], "within_one": m[:, 1]}, seed
+    )
+    return {
+        "names": [label_text(task, (a + b) / 2, (b - a) / 2) for a, b in known],
+        "counts": counts.tolist(),
+        "scores": {name: score.to_json() for name, score in measured.items()},
+    }

@@ -1,11 +1,11 @@
-"""Labels of training faces, blended with what other networks answer for them.
+"""Labels of training faces, blended with the predictions of other networks.
 
 After Hinton, Vinyals and Dean 2015 (arXiv:1503.02531). An annotator names one class; a
 teacher says how much of each it sees, and is not sure where annotators would differ.
-Several teachers answer by their mean, which is nearer to the labels of new faces than
+Several teachers count by their mean, which is nearer to the labels of new faces than
 each of them is. A teacher that was trained on the same faces knows part of their labels
-by heart; answers from folds that it has not seen, as those of examples/teacher.py, say
-more.
+by heart; predictions from folds that it has not seen, as those of examples/teacher.py,
+say more.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.io import predictions
+from hydranet_tf.io import tables
 from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING, Task
 
 
 def blended(faces: Faces, config: TrainingConfig) -> Faces:
-    """The faces with soft labels for each task that the teachers answer.
+    """The faces with soft labels for each task that the teachers predict.
 
     Args:
         faces: every one needs its row in each file.
-        config: `teacher`, files as `predictions.read` takes them, joined by commas; a
-            task is predicted by the mean over the files that have it.
+        config: `teacher`, files as `tables.read_predictions` takes them, joined by
+            commas; a task is predicted by the mean over the files that have it.
             `distillation_weight`.
 
     Returns:
@@ -36,14 +36,14 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
         `[n]` in the unit of a regression.
 
     Raises:
-        hydranet_tf.io.tables.SourceError: on a file that cannot be read, answers no
-            task, misses a face or holds something else than probabilities and values
-            in range.
+        hydranet_tf.io.tables.SourceError: on a file that cannot be read, has no task,
+            misses a face or holds something else than probabilities and values in
+            range.
     """
     taught = {}
     for name in config.teacher.split(","):
         try:
-            found = predictions.read(
+            found = tables.read_predictions(
                 Path(name.strip()).expanduser(), faces.examples.ids
             )
         except SourceError as error:

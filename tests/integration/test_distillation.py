@@ -121,7 +121,7 @@ def test_batches_carry_the_row_of_each_face(faces, tmp_path):
 @pytest.mark.parametrize(
     "change,expected",
     [
-        (lambda text: text.replace("p_gender_female", "female"), "answers no task"),
+        (lambda text: text.replace("p_gender_female", "female"), "no task's"),
         (lambda text: "\n".join(text.splitlines()[:-2]) + "\n", "no row for 2 of"),
         (lambda text: text.replace("0.3", "0.4", 1), "add up to 1"),
         (lambda text: text.replace("0.3", "much", 1), "could not convert.*'much'"),

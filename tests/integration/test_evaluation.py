@@ -17,7 +17,7 @@ from report_files import FILES, names_in, read_json, read_rows
 
 from hydranet_tf import checkpoints, config
 from hydranet_tf.data import decoding, pipeline, sources
-from hydranet_tf.evaluation import capture_changes, evaluate, findings, temperatures
+from hydranet_tf.evaluation import evaluate, findings, sensitivity, temperatures
 from hydranet_tf.exporting import export
 from hydranet_tf.inference import runtimes
 from hydranet_tf.tasks import AGE, BINARY, RACE, Task
@@ -143,7 +143,7 @@ def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
     # network's size.
     faces = trained / "faces"
     opened = sources.open_source(faces, "validation", split_lists=faces / "splits")
-    changes = capture_changes.CHANGES
+    changes = sensitivity.CHANGES
     changed = [
         changes[i % len(changes)].apply(decoding.decode(opened.read(i)), i)
         for i in range(len(opened))

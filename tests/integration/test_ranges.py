@@ -13,7 +13,7 @@ import synthetic
 from hydranet_tf import distributions, heads, losses
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.evaluation import evaluate, findings, ranges, scores
+from hydranet_tf.evaluation import evaluate, findings, scores
 from hydranet_tf.heads import task_metrics
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import AGE, DISTRIBUTION, GENDER, MISSING, with_head
@@ -124,13 +124,13 @@ def test_scores_and_confusion_of_ranges():
     labels = np.array([6.0, 14.5, 14.5, 24.5, 95.0, 33.0])
     widths = np.array([3.0, 4.5, 4.5, 4.5, 25.0, 0.0])
     predictions = np.array([9.6, 12.0, 25.0, 28.0, 66.0, 30.0])
-    compared = ranges.compared(labels, widths, predictions)
+    compared = scores.compared_to_ranges(labels, widths, predictions)
     np.testing.assert_allclose(compared - labels, [0.6, 0, 6, 0, -4, -3])
     found = scores.score(AGE, labels, compared)
     assert found["mae"].value == pytest.approx(13.6 / 6)
     assert found["bias"].value == pytest.approx(-0.4 / 6)
     assert found["cs5"].value == pytest.approx(5 / 6)
-    measured = ranges.measure(AGE, labels, widths, predictions)
+    measured = scores.range_scores(AGE, labels, widths, predictions)
     assert measured["names"] == ["3-9", "10-19", "20-29", "70+"]
     # 9.6 is nearer to 10-19 than to 3-9; 66 to 70+ than to 20-29.
     assert measured["counts"] == [
@@ -146,8 +146,8 @@ def test_scores_and_confusion_of_ranges():
 
 def test_exact_labels_have_no_ranges():
     labels = np.array([6.0, 14.0])
-    assert ranges.measure(AGE, labels, None, labels) is None
-    assert ranges.measure(AGE, labels, np.zeros(2), labels) is None
+    assert scores.range_scores(AGE, labels, None, labels) is None
+    assert scores.range_scores(AGE, labels, np.zeros(2), labels) is None
     found = findings.find(
         [AGE], np.array(["a", "b"]), {"age": labels}, {"age": labels + 1}
     )

@@ -15,13 +15,8 @@ from sample_pictures import astronaut, readable_runtime
 from small_network import encode
 
 from hydranet_tf.data import decoding, sources
-from hydranet_tf.evaluation import (
-    capture_changes,
-    plots,
-    report_text,
-    sensitivity,
-)
-from hydranet_tf.evaluation.capture_changes import CHANGES, Change
+from hydranet_tf.evaluation import plots, report_text, sensitivity
+from hydranet_tf.evaluation.sensitivity import CHANGES, Change
 from hydranet_tf.inference import runtimes
 from hydranet_tf.tasks import AGE, DISTRIBUTION, MISSING
 
@@ -45,23 +40,23 @@ def smoothed(image, sigma):
 
 @pytest.mark.parametrize("sigma", [0.8, 3])
 def test_blur_is_scipys(face, sigma):
-    found = capture_changes.blur(face, sigma)
+    found = sensitivity.blur(face, sigma)
     assert found.dtype == np.uint8
     assert np.abs(found - smoothed(face, sigma)).max() < 1
 
 
 def test_amounts_grow_with_the_side(face):
     large = cv2.resize(face, (400, 400), interpolation=cv2.INTER_CUBIC)
-    found = capture_changes.blur(large, 2)
+    found = sensitivity.blur(large, 2)
     assert np.abs(found - smoothed(large, 4)).max() < 1
     # To 40 of 200 pixels is to 80 of 400.
-    found = capture_changes.resize_and_back(large, 40)
+    found = sensitivity.resize_and_back(large, 40)
     expected = decoding.resize(decoding.resize(large, 80), 400)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_an_unsharp_mask_is_what_scipys_blur_makes_it(face):
-    found = capture_changes.unsharp_mask(face, 2)
+    found = sensitivity.unsharp_mask(face, 2)
     expected = np.clip(face + 2 * (face - smoothed(face, 1.5)), 0, 255)
     assert np.abs(found - expected).max() < 1
     # It went beyond both ends of the range.
@@ -71,7 +66,7 @@ def test_an_unsharp_mask_is_what_scipys_blur_makes_it(face):
 def test_down_and_up_again_is_pillows(face):
     small = Image.fromarray(face).resize((64, 64), Image.Resampling.BILINEAR)
     expected = np.asarray(small.resize((200, 200), Image.Resampling.BILINEAR))
-    found = capture_changes.resize_and_back(face, 64)
+    found = sensitivity.resize_and_back(face, 64)
     off = np.abs(found.astype(int) - expected)
     # Pillow rounds after each axis.
     assert off.max() <= 2 and (off > 1).mean() < 0.005
@@ -80,21 +75,21 @@ def test_down_and_up_again_is_pillows(face):
 def test_jpeg_is_opencvs(face):
     _, content = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 20])
     expected = cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1]
-    found = capture_changes.jpeg(face, 20)
+    found = sensitivity.jpeg(face, 20)
     assert np.abs(found.astype(int) - face).mean() > 2
     assert np.abs(found.astype(int) - expected).mean() < 0.5
 
 
 def test_noise_has_its_deviation_and_is_the_same_again():
     grey = np.full((200, 200, 3), 128, np.uint8)
-    found = capture_changes.noise(grey, 12, 7)
+    found = sensitivity.noise(grey, 12, 7)
     drawn = found.astype(float) - 128
     # Of 120,000 numbers; each channel its own.
     assert drawn.std() == pytest.approx(12, rel=0.01)
     assert abs(drawn.mean()) < 0.15
     assert abs(np.corrcoef(drawn.reshape(-1, 3).T)[0, 1]) < 0.02
-    np.testing.assert_array_equal(found, capture_changes.noise(grey, 12, 7))
-    assert (found != capture_changes.noise(grey, 12, 8)).any()
+    np.testing.assert_array_equal(found, sensitivity.noise(grey, 12, 7))
+    assert (found != sensitivity.noise(grey, 12, 8)).any()
 
 
 def test_the_rows_of_the_table(face):
@@ -107,7 +102,7 @@ def test_the_rows_of_the_table(face):
     results = [change.apply(face, 0) for change in CHANGES]
     assert {(r.shape, r.dtype.name) for r in results} == {((200, 200, 3), "uint8")}
     assert len({r.tobytes() for r in results}) == len(CHANGES)
-    np.testing.assert_array_equal(results[2], capture_changes.blur(face, 2))
+    np.testing.assert_array_equal(results[2], sensitivity.blur(face, 2))
     # Of each kind the amounts go from weak to strong.
     far = [np.abs(result - face.astype(int)).mean() for result in results]
     for kind in {change.kind for change in CHANGES}:
@@ -202,7 +197,7 @@ def test_what_is_changed_is_the_square_and_before_the_resize(monkeypatch):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     found = sensitivity.changed(image, CHANGES[2], 0, 24)
     square = image[:, 10:70]
-    expected = decoding.resize(capture_changes.blur(square, 2), 24)
+    expected = decoding.resize(sensitivity.blur(square, 2), 24)
     np.testing.assert_array_equal(found, expected)
 
 
