@@ -25,13 +25,7 @@ from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.sources import Examples
 from hydranet_tf.tasks import MISSING
-from hydranet_tf.training import (
-    multi_worker,
-    optimizers,
-    strategies,
-    tensorboard,
-    train,
-)
+from hydranet_tf.training import optimizers, strategies, trackers, train
 
 BATCH, STEPS, SIDE = 8, 3, 32
 COMMON = dict(
@@ -130,7 +124,7 @@ def weights_after_training(config, devices) -> dict[str, np.ndarray]:
 def worst_predictions(strategy, devices, workdir) -> dict[str, np.ndarray]:
     """The pictures of a run that keeps an average of its weights, by task."""
     keras.mixed_precision.set_dtype_policy("float32")
-    settings = COMMON | CASES["clipped"] | {"epochs": tensorboard.EVERY}
+    settings = COMMON | CASES["clipped"] | {"epochs": trackers.WORST_EVERY}
     config = TrainingConfig(**settings, strategy=strategy)
     part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
     with devices.scope():
@@ -144,7 +138,7 @@ def worst_predictions(strategy, devices, workdir) -> dict[str, np.ndarray]:
         epochs=config.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[tensorboard.WorstFaces(workdir, validation, BATCH), record],
+        callbacks=[trackers.WorstFaces(workdir, validation, BATCH), record],
     )
     events = event_accumulator.EventAccumulator(
         str(workdir / "tensorboard/largest_errors"), size_guidance={"tensors": 0}
@@ -162,8 +156,8 @@ def keras_alone(devices) -> dict[str, np.ndarray]:
     """Whether Keras trains under the strategy without our reductions."""
     keras.mixed_precision.set_dtype_policy("float32")
     # Not a strategy of its own: messages of two in a process get mixed up.
-    ours = multi_worker.MultiWorkerStrategy.reduce
-    multi_worker.MultiWorkerStrategy.reduce = (
+    ours = strategies.MultiWorkerStrategy.reduce
+    strategies.MultiWorkerStrategy.reduce = (
         tf.distribute.MultiWorkerMirroredStrategy.reduce
     )
     with devices.scope():
@@ -178,7 +172,7 @@ def keras_alone(devices) -> dict[str, np.ndarray]:
     except (ValueError, TypeError) as error:
         return {"failed": np.array(str(error))}
     finally:
-        multi_worker.MultiWorkerStrategy.reduce = ours
+        strategies.MultiWorkerStrategy.reduce = ours
     return {"failed": np.array("")}
 
 

@@ -53,19 +53,13 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError("--tracker: expected one run; --folds makes several")
     # Imported here so that --help and a wrong flag answer at once.
     with notices.held_back():
-        from hydranet_tf.training import (
-            callbacks,
-            folds,
-            initialization,
-            trackers,
-            train,
-        )
+        from hydranet_tf.training import callbacks, initialization, trackers, train
 
     try:
         brought = initialization.inherited(flags.FLAGS.start_from, _WORKDIR.value)
         settings = config.from_flags(flags.FLAGS, brought)
         if _FOLDS.value:
-            folds.cross_validate(settings, _WORKDIR.value, _FOLDS.value)
+            train.cross_validate(settings, _WORKDIR.value, _FOLDS.value)
         elif _TRACKER.value:
             workdir = Path(_WORKDIR.value)
             with trackers.started(_TRACKER.value, settings, workdir) as added:

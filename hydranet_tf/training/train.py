@@ -1,4 +1,4 @@
-"""Training: from settings and a workdir to a network."""
+"""Training: from settings and a workdir to a network; cross-validation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 from absl import logging
 
 from hydranet_tf import checkpoints, losses, replicas
@@ -22,7 +23,7 @@ from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.heads import task_metrics
 from hydranet_tf.inference import photograph_faces, predictor
 from hydranet_tf.model import HydraNet
-from hydranet_tf.tasks import score_name
+from hydranet_tf.tasks import MISSING, score_name
 from hydranet_tf.training import (
     callbacks,
     distillation,
@@ -558,7 +559,7 @@ def _tensorboard(
         )
         return []
     # Imports TensorFlow, whatever the backend.
-    from hydranet_tf.training.tensorboard import Curves, WorstFaces
+    from hydranet_tf.training.trackers import Curves, WorstFaces
 
     curves = Curves(workdir, lambda: callbacks.logged(workdir))
     if devices.workers:
@@ -572,3 +573,80 @@ def _make_deterministic() -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def cross_validate(
+    config: TrainingConfig, workdir: str | os.PathLike, count: int
+) -> dict[str, float]:
+    """Trains a network for each fold and scores every face by one that has not seen it.
+
+    The folds divide the parts train and validation together; test stays untouched. Of
+    every class of the last task that has classes each fold gets as many. The best epoch
+    of a fold is chosen by its own faces, so the scores are a little too good; the same
+    is true of a fixed validation part.
+
+    Args:
+        config: of each run.
+        workdir: gets a folder for each run, `fold_1` and so on. The same call goes on
+            where it was broken off.
+        count: of the folds, 2 or more.
+
+    Returns:
+        The scores over all faces, by name.
+
+    Raises:
+        ConfigError: if there are more folds than faces.
+        Whatever `train` raises.
+    """
+    workdir = Path(workdir)
+    faces = load(config, ("train", "validation"))
+    if not 2 <= count <= len(faces):
+        raise ConfigError(
+            f"--folds: expected 2 to {len(faces)}, the number of faces; got {count}"
+        )
+    numbers = _fold_numbers(faces, count, config.seed)
+    before, after, epochs = [], [], []
+    for fold in range(count):
+        print(f"fold {fold + 1} of {count}", flush=True)
+        folder = workdir / f"fold_{fold + 1}"
+        held_out = pipeline.select(faces, np.flatnonzero(numbers == fold))
+        others = pipeline.select(faces, np.flatnonzero(numbers != fold))
+        train(config, folder, (others, held_out))
+        batch = fine_tuning.sized_batch(len(held_out))
+        best = checkpoints.load_model(folder)
+        after.append(fine_tuning.example_scores(best, held_out, batch))
+        before.append(fine_tuning.start_scores(folder))
+        epochs.append(fine_tuning.best_epoch(folder))
+    found = {name: np.concatenate([s[name] for s in after]) for name in after[0]}
+    print(
+        f"{len(faces)} faces, each scored by the one of {count} networks that has "
+        "not seen it:"
+    )
+    if all(before):
+        start = {name: np.concatenate([s[name] for s in before]) for name in before[0]}
+        print(*fine_tuning.compared(start, found), sep="\n")
+    else:
+        print(*fine_tuning.compared(found, found)[:1], sep="\n")
+    typical = max(1, round(float(np.median(epochs))))
+    print(
+        f"best epochs {', '.join(map(str, epochs))}. next: train once on all faces, "
+        f"with --epochs={typical}",
+        flush=True,
+    )
+    return {name: float(np.nanmean(values)) for name, values in found.items()}
+
+
+def _fold_numbers(faces: pipeline.Faces, count: int, seed: int) -> np.ndarray:
+    """The fold of each face, `[n]`."""
+    labels = [
+        values
+        for values in faces.examples.labels.values()
+        if values.dtype == np.int32 and (values != MISSING).any()
+    ]
+    order = np.random.default_rng(seed).permutation(len(faces))
+    if labels:
+        # Stable: within a class the order stays random.
+        order = order[np.argsort(labels[-1][order], kind="stable")]
+    numbers = np.empty(len(faces), int)
+    numbers[order] = np.arange(len(faces)) % count
+    return numbers

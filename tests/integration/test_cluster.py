@@ -13,12 +13,12 @@ import pytest
 import workers
 
 from hydranet_tf.config import ConfigError
-from hydranet_tf.training import cluster
+from hydranet_tf.training import strategies
 
 
 def read(cluster_part, kind="worker", index=0):
     text = json.dumps({"cluster": cluster_part, "task": {"type": kind, "index": index}})
-    return cluster.from_environment({"TF_CONFIG": text})
+    return strategies.from_environment({"TF_CONFIG": text})
 
 
 def test_workers_in_order():
@@ -31,12 +31,12 @@ def test_workers_in_order():
 def test_a_chief_comes_before_the_workers():
     jobs = {"worker": ["a:1", "b:2"], "chief": ["z:9"]}
     assert read(jobs, "chief").is_chief
-    assert read(jobs, index=1) == cluster.Cluster(("z:9", "a:1", "b:2"), 2)
+    assert read(jobs, index=1) == strategies.Cluster(("z:9", "a:1", "b:2"), 2)
 
 
 @pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": ""}])
 def test_without_the_variable_there_are_no_workers(environment):
-    assert cluster.from_environment(environment) is None
+    assert strategies.from_environment(environment) is None
 
 
 def test_one_worker_is_none():
@@ -63,7 +63,7 @@ def test_a_cluster_that_makes_no_sense(arguments, reason):
 @pytest.mark.parametrize("text", ["a:1,b:1", "{}", "[]", "null", '{"cluster": {}}'])
 def test_a_variable_that_is_something_else(text):
     with pytest.raises(ConfigError, match="such as"):
-        cluster.from_environment({"TF_CONFIG": text})
+        strategies.from_environment({"TF_CONFIG": text})
 
 
 def watch(addresses, index, patience, listen=True):
@@ -74,8 +74,8 @@ def watch(addresses, index, patience, listen=True):
         lost.append(message)
         seen.set()
 
-    them = cluster.Cluster(tuple(addresses), index)
-    return cluster.Watch(them, listen, on_lost, patience), lost, seen
+    them = strategies.Cluster(tuple(addresses), index)
+    return strategies.Watch(them, listen, on_lost, patience), lost, seen
 
 
 def test_workers_that_answer_are_not_missed_and_one_that_stops_is():
@@ -106,9 +106,9 @@ def test_leaving_skips_the_clean_up_and_says_try_again():
     """An orderly exit would wait for the thread here, as for a dead worker."""
     script = (
         "import threading, time\n"
-        "from hydranet_tf.training import cluster\n"
+        "from hydranet_tf.training import strategies\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
-        "cluster.leave('worker 1 is gone')\n"
+        "strategies.leave('worker 1 is gone')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -117,5 +117,5 @@ def test_leaving_skips_the_clean_up_and_says_try_again():
         text=True,
         timeout=50,
     )
-    assert done.returncode == cluster.TRY_AGAIN == os.EX_TEMPFAIL
+    assert done.returncode == strategies.TRY_AGAIN == os.EX_TEMPFAIL
     assert done.stderr.endswith("WorkerLost: worker 1 is gone\n")

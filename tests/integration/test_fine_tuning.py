@@ -18,7 +18,7 @@ from hydranet_tf.config import INHERITED, ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
 from hydranet_tf.inference import loading
 from hydranet_tf.tasks import DISTRIBUTION, TASKS
-from hydranet_tf.training import fine_tuning, folds, initialization, proportions, train
+from hydranet_tf.training import fine_tuning, initialization, proportions, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -228,7 +228,7 @@ def test_folds_score_every_face_by_a_network_that_has_not_seen_it(
     data, base, tmp_path, capsys
 ):
     config = tuned(data, base, epochs=1, learning_rate=1e-3)
-    found = folds.cross_validate(config, tmp_path / "runs", 4)
+    found = train.cross_validate(config, tmp_path / "runs", 4)
     parts = []
     for fold in range(1, 5):
         run = json.loads((tmp_path / "runs" / f"fold_{fold}" / "run.json").read_text())
@@ -243,7 +243,7 @@ def test_folds_score_every_face_by_a_network_that_has_not_seen_it(
     assert "32 faces, each scored by the one of 4 networks" in printed
     assert f"after : age_mae {found['age_mae']:.2f}" in printed
     with pytest.raises(ConfigError, match="--folds: expected 2 to 32"):
-        folds.cross_validate(config, tmp_path / "more", 33)
+        train.cross_validate(config, tmp_path / "more", 33)
 
 
 def test_folds_need_no_validation_part(data, base, tmp_path):
@@ -289,10 +289,10 @@ def test_each_of_a_chain_thaws_more_and_begins_at_the_best_of_the_one_before(
 def test_folds_get_as_many_of_each_class():
     faces = numbered(20)
     faces.examples.labels["race"] = np.array([0] * 10 + [3] * 10, np.int32)
-    numbers = folds._numbers(faces, 5, seed=1)
+    numbers = train._fold_numbers(faces, 5, seed=1)
     for fold in range(5):
         assert (numbers[:10] == fold).sum() == (numbers[10:] == fold).sum() == 2
-    assert (folds._numbers(faces, 5, seed=2) != numbers).any()
+    assert (train._fold_numbers(faces, 5, seed=2) != numbers).any()
 
 
 @pytest.mark.long

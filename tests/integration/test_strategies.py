@@ -163,7 +163,7 @@ def test_the_second_half_of_each_batch_has_no_race(runs):
 def test_our_strategy_is_still_needed(runs):
     assert runs["two_workers"]["keras_alone/failed"].item(), (
         "Keras now trains under MultiWorkerMirroredStrategy as it is: remove "
-        "hydranet_tf/training/multi_worker.py, and use that strategy in strategies.py"
+        "MultiWorkerStrategy from training/strategies.py, and use TensorFlow's"
     )
 
 

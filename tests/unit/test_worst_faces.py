@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing import event_accumulator
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.data.sources import Examples
 from hydranet_tf.tasks import MISSING
-from hydranet_tf.training import tensorboard, train
+from hydranet_tf.training import trackers, train
 
 pytestmark = pytest.mark.slow
 
-SIDE, HEAD = tensorboard._SIDE, 42
+SIDE, HEAD = trackers._SIDE, 42
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def shown(tmp_path_factory):
     examples = Examples(np.arange(10).astype(str), labels, read=files.__getitem__)
     # Not kept in memory, as with --cache=none. A batch that does not divide them.
     faces = Faces(examples, SIZE, None, ())
-    hook = tensorboard.WorstFaces(workdir, faces, batch_size=4)
+    hook = trackers.WorstFaces(workdir, faces, batch_size=4)
     hook.set_model(model)
     for epoch in range(5):
         assert not (workdir / "tensorboard").exists()
@@ -56,7 +56,7 @@ def shown(tmp_path_factory):
 
 
 def tile(picture, i):
-    across = tensorboard._ACROSS
+    across = trackers._ACROSS
     x, y = 6 + i % across * (SIDE + 6), HEAD + i // across * (SIDE + 42)
     return picture[y : y + SIDE, x : x + SIDE]
 
@@ -81,7 +81,7 @@ def test_only_wrong_classes_are_shown(shown):
     wrong = int((predictions["gender"].argmax(1) != labels["gender"]).sum())
     assert 0 < wrong < 10
     assert (tile(pictures["gender"], wrong - 1) < 255).any()
-    if wrong < tensorboard._ACROSS:
+    if wrong < trackers._ACROSS:
         across = wrong * (SIDE + 6) + 6
         assert pictures["gender"].shape[1] <= max(across, 300)
 
@@ -94,7 +94,7 @@ def test_label_and_answer_are_written_below():
     image = np.full((SIZE, SIZE, 3), 90, np.uint8)
 
     def drawn(label, answer):
-        picture = tensorboard.grid([image], [(label, answer)], "age")
+        picture = trackers.grid([image], [(label, answer)], "age")
         return np.asarray(picture)[HEAD + SIDE : HEAD + SIDE + 36]
 
     first = drawn("8 years", "44 years")
