@@ -56,4 +56,4 @@ def main(arguments: list[str]) -> None:
     if done.representative_faces:
         print(done.representative_faces.summary())
     print(done.table)
-    print(*(f"wrote {artefact.path}" for artefact in done.artefacts), sep="\n")
+    print(*(f"wrote {exported.path}" for exported in done.models), sep="\n")

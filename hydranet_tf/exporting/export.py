@@ -24,18 +24,16 @@ from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import sources
 from hydranet_tf.evaluation import report as report_files
 from hydranet_tf.exporting import (
-    artefacts,
-    export_table,
+    exported_models,
     latency,
     litert,
     model_card,
     onnx_file,
     parity,
-    representative,
-    rounding,
+    quantization,
     saved_model,
 )
-from hydranet_tf.exporting.artefacts import Artefact, ExportError
+from hydranet_tf.exporting.exported_models import ExportedModel, ExportError
 from hydranet_tf.inference import loading
 from hydranet_tf.io import atomic
 from hydranet_tf.model import HydraNet
@@ -52,14 +50,14 @@ class Export:
     """What an export wrote.
 
     Attributes:
-        artefacts: in the order in which they were asked for.
-        table: their sizes, answers and times as text.
+        models: in the order in which they were asked for.
+        table: their sizes, scores and times as text.
         representative_faces: what the quantiser looked at, where it was needed.
     """
 
-    artefacts: tuple[Artefact, ...]
+    models: tuple[ExportedModel, ...]
     table: str
-    representative_faces: representative.Selection | None
+    representative_faces: quantization.Selection | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +78,18 @@ class Request:
     overwrite: bool = False
 
     def plan(self) -> list[tuple[str, str, str]]:
-        """Format, variant and file name of every artefact."""
+        """Format, variant and file name of every model that is exported."""
         rows = []
         for name in self.formats:
             if name == SAVED_MODEL:
-                rows.append((name, litert.FLOAT32, artefacts.NAME))
+                rows.append((name, litert.FLOAT32, exported_models.NAME))
             elif name == ONNX:
-                rows.append((name, litert.FLOAT32, f"{artefacts.NAME}.onnx"))
+                rows.append((name, litert.FLOAT32, f"{exported_models.NAME}.onnx"))
             elif name == PRESET:
-                rows.append((name, litert.FLOAT16, artefacts.PRESET))
+                rows.append((name, litert.FLOAT16, exported_models.PRESET))
             else:
                 rows += [
-                    (name, variant, litert.file_name(artefacts.NAME, variant))
+                    (name, variant, litert.file_name(exported_models.NAME, variant))
                     for variant in self.litert_variants
                 ]
         return list(dict.fromkeys(rows))
@@ -180,7 +178,7 @@ def export_run(
     }
     found = None
     if report:
-        found = artefacts.read_json(Path(report, report_files.REPORT_JSON))
+        found = exported_models.read_json(Path(report, report_files.REPORT_JSON))
         if not found:
             raise ExportError(
                 f"expected a report of evaluate.py in {report}; there is no "
@@ -205,7 +203,7 @@ def _read(
                 "which has one network alone: leave it out"
             )
         model = loading.load(path)
-        kept = artefacts.read_json(path / presets.METADATA)
+        kept = exported_models.read_json(path / presets.METADATA)
         names = ("workdir", "checkpoint", "commit", "settings")
         about = {name: kept[name] for name in names if name in kept}
         return model, None, {**about, "preset": path.resolve().name}
@@ -218,7 +216,7 @@ def _read(
         {
             "workdir": path.resolve().name,
             "checkpoint": folder.name,
-            "commit": artefacts.read_json(path / "run.json").get("commit"),
+            "commit": exported_models.read_json(path / "run.json").get("commit"),
             "settings": config.changed(),
         },
     )
@@ -238,22 +236,22 @@ def export(
 
     `output` receives `hydranet/N` (SavedModel, N the next free version),
     `hydranet.tflite` and `hydranet_VARIANT.tflite` with a description each,
-    `MODEL_CARD.md`, and `export.json`, which records how each artefact was
+    `MODEL_CARD.md`, and `export.json`, which records how each model was
     made and how its predictions compare with the Keras model's.
 
     Args:
         model: any precision; what is converted is float32.
-        examples: up to `parity.SIZE` of them, evenly spread, are answered by
-            the Keras model and by each artefact.
+        examples: up to `parity.SIZE` of them, evenly spread, are predicted by
+            the Keras model and by each export.
         output: a folder; is made.
         request: what to write.
         training: the faces that the model was trained on, from which those
             for the calibration of the quantised variants are drawn.
-        origin: goes into `export.json` with each artefact.
+        origin: goes into `export.json` with each exported model.
         report: content of a report.json, for the card.
 
     Raises:
-        ExportError: if something stands in the way, or answers are beyond the
+        ExportError: if something stands in the way, or predictions are beyond the
             bounds of `parity`.
         parity.ParityError: if there is nothing to compare.
         litert.UnsupportedOperators: if LiteRT lacks operators it needs.
@@ -269,9 +267,9 @@ def export(
     network = model.inference_model()
     in_8_bits = network
     if any(variant in litert.IN_8_BITS for _, variant, _ in request.plan()):
-        in_8_bits = rounding.prepared(model).inference_model()
+        in_8_bits = quantization.near_grid_rounded(model).inference_model()
     description = saved_model.describe(model.tasks, model.image_size)
-    with artefacts.scratch_folder(output) as scratch:
+    with exported_models.scratch_folder(output) as scratch:
         staged = []
         for name, variant, file_name in request.plan():
             path = scratch / file_name
@@ -292,17 +290,19 @@ def export(
                 )
             compared = parity.compare(path, sample)
             staged.append(
-                Artefact(path, name, variant, artefacts.size_of(path), compared)
+                ExportedModel(
+                    path, name, variant, exported_models.size_of(path), compared
+                )
             )
         _check_parity(staged, sample)
         staged = _timed(staged, sample.images[0])
         finished = tuple(
-            dataclasses.replace(one, path=artefacts.publish(one.path, output))
+            dataclasses.replace(one, path=exported_models.publish(one.path, output))
             for one in staged
         )
         origin = {**(origin or {}), **_about(sample, drawn)}
-        artefacts.record(finished, output, origin, sample)
-        table = export_table.table(finished, sample)
+        exported_models.record(finished, output, origin, sample)
+        table = exported_models.table(finished, sample)
         card = model_card.text(model.tasks, description, origin, table, report)
         for folder in (output, *(a.path for a in finished if a.format == PRESET)):
             atomic.write_text(folder / model_card.FILE, card)
@@ -310,9 +310,9 @@ def export(
 
 
 def _about(
-    sample: parity.Sample, drawn: representative.Selection | None
+    sample: parity.Sample, drawn: quantization.Selection | None
 ) -> dict[str, Any]:
-    """What every artefact of an export has in common."""
+    """What every model of an export has in common."""
     about = {
         **_made(),
         "image_size": sample.images.shape[1],
@@ -338,26 +338,26 @@ def _made() -> dict[str, Any]:
 
 def _representative_images(
     model: HydraNet, training: sources.Examples | None
-) -> tuple[representative.Selection, np.ndarray]:
+) -> tuple[quantization.Selection, np.ndarray]:
     if training is None or not len(training):
         raise ExportError(
             f"the variants {', '.join(litert.NEED_REPRESENTATIVE)} are calibrated on "
             "training faces and there is none: name the data of the run, or leave "
             "them out"
         )
-    drawn = representative.draw(model.tasks, training.labels)
+    drawn = quantization.draw_representative(model.tasks, training.labels)
     faces = parity.take(training, drawn.rows, model.image_size)
     if not len(faces):
         raise ExportError("not one of the faces drawn for calibration can be decoded")
     return drawn, faces.images
 
 
-def _timed(staged: Sequence[Artefact], image: np.ndarray) -> list[Artefact]:
-    paths = [artefact.path for artefact in staged if artefact.format == LITERT]
+def _timed(staged: Sequence[ExportedModel], image: np.ndarray) -> list[ExportedModel]:
+    paths = [exported.path for exported in staged if exported.format == LITERT]
     times = latency.milliseconds(paths, image) if paths else {}
     return [
-        dataclasses.replace(artefact, milliseconds=times.get(artefact.path))
-        for artefact in staged
+        dataclasses.replace(exported, milliseconds=times.get(exported.path))
+        for exported in staged
     ]
 
 
@@ -387,7 +387,7 @@ def _check_request(output: Path, request: Request) -> None:
         )
     if output.exists() and not output.is_dir():
         raise ExportError(f"expected a folder as --output; {output} is a file")
-    artefacts.read_json(output / artefacts.RECORD)
+    exported_models.read_json(output / exported_models.RECORD)
     for name, _, file_name in request.plan():
         if name == SAVED_MODEL or request.overwrite:
             continue
@@ -413,19 +413,19 @@ def _check_integer(model: HydraNet, request: Request) -> None:
         )
 
 
-def _check_parity(staged: Sequence[Artefact], sample: parity.Sample) -> None:
+def _check_parity(staged: Sequence[ExportedModel], sample: parity.Sample) -> None:
     failed = [
-        f"  {artefact.path.name} by {way}: {text}"
-        for artefact in staged
-        for way, comparison in artefact.comparisons.items()
-        for text in parity.excess(comparison, artefact.variant, sample)
+        f"  {exported.path.name} by {way}: {text}"
+        for exported in staged
+        for way, comparison in exported.comparisons.items()
+        for text in parity.excess(comparison, exported.variant, sample)
     ]
     if failed:
         raise ExportError(
-            "an artefact answers differently from the Keras model, so nothing "
+            "an export predicts differently from the Keras model, so nothing "
             "was exported:\n"
             + "\n".join(failed)
-            + f"\n{export_table.table(staged, sample)}"
+            + f"\n{exported_models.table(staged, sample)}"
         )
 
 

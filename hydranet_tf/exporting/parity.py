@@ -1,4 +1,4 @@
-"""How far an artefact's answers are from the Keras model's, and how far they may be.
+"""How far an export's predictions are from the Keras model's, and how far they may be.
 
 Two kinds of bound. What computes in floating point must give the same predictions:
 the largest difference counts. What computes in eight bits gives other predictions
@@ -28,7 +28,7 @@ _BATCH_SIZE = 32
 # Of fewer faces than these the bounds of 8 bits say little.
 FEW = 100
 
-# The ways into an artefact.
+# The ways into an export.
 PIXELS, IMAGE_BYTES = "pixels", "image_bytes"
 
 # What float32 arithmetic in another order may change; a wrong pixel, a swapped
@@ -125,7 +125,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """An artefact's answers beside those of the Keras model.
+    """An export's predictions beside those of the Keras model.
 
     Attributes:
         differences: the largest, by task name, over all its outputs: years, or
@@ -184,7 +184,7 @@ def take(examples: sources.Examples, rows: np.ndarray, size: int) -> pipeline.Fa
 
 
 def compare(path: Path, sample: Sample) -> dict[str, Comparison]:
-    """Compares an artefact with the Keras model, by every way into it.
+    """Compares an export with the Keras model, by every way into it.
 
     Raises:
         ParityError: if its predictions have other shapes.
@@ -289,7 +289,7 @@ def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     # Broadcasting would let a single answer stand for all of them.
     if found.shape != expected.shape:
         raise ParityError(
-            f"expected answers of the shape {list(expected.shape)}; the artefact "
+            f"expected predictions of the shape {list(expected.shape)}; the export "
             f"gives {list(found.shape)}"
         )
     return np.abs(found - expected)

@@ -224,7 +224,7 @@ WARMUP_BATCHES = (1, 4)
 def drawing(side: int) -> tf.Tensor:
     """A square of colours without a face, uint8 `[side, side, 3]`.
 
-    Nobody's face goes into an artefact, and a network takes the same time for
+    Nobody's face goes into an export, and a network takes the same time for
     every picture.
     """
     ramp = tf.linspace(0.0, 255.0, side)

@@ -120,8 +120,8 @@ def test_onnx_beside_others(run, model, tmp_path):
     shutil.copytree(run / "output", output)
     request = export.Request(formats=("onnx",))
     done = export.export_run(run / "workdir", output, request, split="all")
-    (artefact,) = done.artefacts
-    assert artefact.path == output / "hydranet.onnx"
+    (exported,) = done.models
+    assert exported.path == output / "hydranet.onnx"
     record = json.loads((output / "export.json").read_text())["hydranet.onnx"]
     assert record["largest_difference_from_keras"]["pixels"]["age"] <= 0.01
     before = contents(run / "output")
@@ -130,7 +130,7 @@ def test_onnx_beside_others(run, model, tmp_path):
     assert changed <= {"hydranet.onnx", "export.json", "MODEL_CARD.md"}
     images = random_images(3)
     expected = runtimes.from_model(model).predictions(images)
-    assert_same_predictions(runtimes.load(artefact.path).predictions(images), expected)
+    assert_same_predictions(runtimes.load(exported.path).predictions(images), expected)
     with pytest.raises(export.ExportError, match="hydranet.onnx exists already"):
         export.export_run(run / "workdir", output, request, split="all")
 
@@ -250,7 +250,7 @@ def written_from_other_weights(write):
 @pytest.mark.parametrize(
     ("broken", "repeated"), [("saved_model", False), ("litert", True)]
 )
-def test_an_artefact_that_differs_is_not_published(
+def test_an_export_that_differs_is_not_published(
     model, examples, exported, tmp_path, monkeypatch, broken, repeated
 ):
     output = exported if repeated else tmp_path / "new"
@@ -302,10 +302,10 @@ def test_only_the_variants_asked_for_stand_in_the_way(examples, exported, model)
     done = export.export(
         model, examples, exported, Request(["litert"], ("float16",), dynamic_batch=True)
     )
-    assert [artefact.path.name for artefact in done.artefacts] == [
+    assert [exported.path.name for exported in done.models] == [
         "hydranet_float16.tflite"
     ]
-    assert runtimes.load(done.artefacts[0].path).batch_size == 32
+    assert runtimes.load(done.models[0].path).batch_size == 32
     with pytest.raises(export.ExportError, match="hydranet_float16.tflite exists"):
         export.export(model, examples, exported, Request(["litert"], ("float16",)))
 
@@ -318,19 +318,19 @@ def test_a_network_of_mixed_precision_becomes_float32(examples, tmp_path):
         keras.config.set_dtype_policy("float32")
     assert "bfloat16" in {layer.compute_dtype for layer in model.network.layers}
     variants = ("float32", "float16", "dynamic")
-    artefacts = export.export(
+    models = export.export(
         model, examples, tmp_path, Request(litert_variants=variants)
-    ).artefacts
+    ).models
     images = random_images(3)
     # The same weights in float32; 16 bits leave three digits.
     full = HydraNet.from_config(model.get_config())
     full.network.set_weights(model.network.get_weights())
     expected = full.inference_model().predict_on_batch(images)
-    assert [artefact.variant for artefact in artefacts] == ["float32", *variants]
-    for artefact, (years, probability) in zip(
-        artefacts, [(1e-3, 1e-5), (1e-3, 1e-5), (0.1, 5e-3), (2, 0.05)], strict=True
+    assert [exported.variant for exported in models] == ["float32", *variants]
+    for exported, (years, probability) in zip(
+        models, [(1e-3, 1e-5), (1e-3, 1e-5), (0.1, 5e-3), (2, 0.05)], strict=True
     ):
-        found = runtimes.load(artefact.path).predictions(images)
+        found = runtimes.load(exported.path).predictions(images)
         assert_same_predictions(found, expected, years, probability)
     assert_same_predictions(
         model.inference_model().predict_on_batch(images), expected, 1.0, 0.02
@@ -343,11 +343,11 @@ def test_a_bad_image_among_the_examples_does_not_stop_it(model, data, tmp_path):
     (faces / "30_0_0_1.jpg").write_bytes(b"")
     (faces / "31_0_0_2.jpg").write_bytes((data / "20_0_0_0.jpg").read_bytes())
     examples = sources.open_source(str(faces), "all")
-    (artefact,) = export.export(
+    (exported,) = export.export(
         model, examples, tmp_path / "out", Request(["litert"])
-    ).artefacts
+    ).models
     record = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert record[artefact.path.name]["examples"] == 1
+    assert record[exported.path.name]["examples"] == 1
 
 
 def test_no_image_to_check_with(model, tmp_path):
@@ -408,7 +408,7 @@ def test_the_command(run, tmp_path):
         "litert float32",
     ]
     scores = {tuple(line.split()[-5:-2]) for line in lines[3:7]}
-    assert len(scores) == 1, "float32 artefacts score as Keras does"
+    assert len(scores) == 1, "float32 exports score as Keras does"
     assert all(float(ms) > 0 for ms in lines[6].split()[-2:])
     assert lines[7:] == [
         f"wrote {output}/hydranet/1",

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from small_network import SIZE, random_images, random_model
 
-from hydranet_tf.exporting import (
-    artefacts,
-    export_table,
-    latency,
-    litert,
-    parity,
-    saved_model,
-)
+from hydranet_tf.exporting import exported_models, latency, litert, parity, saved_model
 from hydranet_tf.tasks import AGE, GENDER
 
 ONES = np.ones(200)
@@ -34,7 +27,7 @@ def sample(labels=None, predictions=None, size=200):
 
 
 def comparison(taken, age=0.0, wrong=0):
-    """An artefact that adds `age` years and gets `wrong` genders wrong."""
+    """An export that adds `age` years and gets `wrong` genders wrong."""
     gender = taken.predictions["gender"].copy()
     gender[:wrong] = [0.55, 0.45]
     found = {"age": taken.predictions["age"] + age, "gender": gender}
@@ -128,10 +121,10 @@ def test_a_single_prediction_is_held_to_a_bound_in_8_bits(variant):
 def test_few_faces_are_said_to_be_few():
     def table(size, variant):
         taken = sample(size=size)
-        one = artefacts.Artefact(
+        one = exported_models.ExportedModel(
             Path("a.tflite"), "litert", variant, 1, {"pixels": comparison(taken)}
         )
-        return export_table.table([one], taken)
+        return exported_models.table([one], taken)
 
     assert "20 faces are too few to vouch for 8 bits" in table(20, "int8")
     for size, variant in ((200, "int8"), (20, "float32")):

@@ -54,14 +54,14 @@ def quantised(model, data, tmp_path_factory):
 def test_quantised_variants_are_calibrated_on_training_faces(quantised, data):
     done, record = quantised
     training = sources.open_source(str(data), "train", split_lists=data / "splits")
-    assert [a.path.name for a in done.artefacts] == [
+    assert [a.path.name for a in done.models] == [
         "hydranet_int8.tflite", "hydranet_integer.tflite",
     ]  # fmt: skip
     assert sorted(record) == ["hydranet_int8.tflite", "hydranet_integer.tflite"]
-    for artefact in done.artefacts:
-        entry = record[artefact.path.name]
-        assert entry["variant"] == artefact.variant
-        assert entry["bytes"] == artefact.path.stat().st_size == artefact.size
+    for exported in done.models:
+        entry = record[exported.path.name]
+        assert entry["variant"] == exported.variant
+        assert entry["bytes"] == exported.path.stat().st_size == exported.size
         assert entry["calibration"]["faces"] == len(training) == 36
         assert entry["examples"] == 12
         assert sum(entry["calibration"]["drawn"].values()) == len(training)

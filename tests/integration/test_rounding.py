@@ -6,7 +6,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from small_network import random_images, random_model
 
-from hydranet_tf.exporting import litert, rounding
+from hydranet_tf.exporting import litert, quantization
 
 
 def steps_of(kernel):
@@ -44,9 +44,11 @@ def tuned():
 
 def test_it_is_near_the_grid_and_comes_to_lie_on_it(tuned):
     model, _ = tuned
-    names = [v.path for v in model.network.variables if rounding.near_grid(v.numpy())]
+    names = [
+        v.path for v in model.network.variables if quantization.near_grid(v.numpy())
+    ]
     assert len(names) > 5
-    copy = rounding.prepared(model)
+    copy = quantization.near_grid_rounded(model)
     for variable, prepared in zip(
         model.network.variables, copy.network.variables, strict=True
     ):
@@ -59,19 +61,19 @@ def test_it_is_near_the_grid_and_comes_to_lie_on_it(tuned):
         assert (np.abs(after - before) < 1.001 * step).all()
         # Nearest rounding would lose a fifth of a step, always in one direction.
         assert abs((after - before).mean() / step.mean()) < 0.05
-    assert rounding.prepared(copy) is copy
+    assert quantization.near_grid_rounded(copy) is copy
 
 
 def test_other_kernels_stay_as_they_are():
     model = random_model()
-    assert rounding.prepared(model) is model
+    assert quantization.near_grid_rounded(model) is model
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
-    assert not rounding.near_grid(kernel)
+    assert not quantization.near_grid(kernel)
     steps, step = steps_of(kernel)
-    assert not rounding.near_grid(np.round(steps) * step)
-    assert rounding.near_grid((np.round(steps) + 0.1) * step)
-    assert not rounding.near_grid(np.zeros((3, 3, 32, 32), np.float32))
+    assert not quantization.near_grid(np.round(steps) * step)
+    assert quantization.near_grid((np.round(steps) + 0.1) * step)
+    assert not quantization.near_grid(np.zeros((3, 3, 32, 32), np.float32))
 
 
 @pytest.mark.parametrize("variant", ["dynamic", "int8"])
@@ -91,7 +93,7 @@ def test_fine_tuning_survives_an_export_in_8_bits(tuned, variant):
             [signature(images=image[None].astype(dtype))["age"] for image in images]
         )
 
-    found = exported(rounding.prepared(model).inference_model())
+    found = exported(quantization.near_grid_rounded(model).inference_model())
     assert np.abs(found - after).mean() < 0.3 * learned
     # Without it the grid takes back most of what was learned.
     lost = exported(network)

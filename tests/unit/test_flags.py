@@ -307,7 +307,7 @@ seen = []
 def record(*given, **named):
     seen.append({{**dict(enumerate(map(str, given))), **named}})
     return types.SimpleNamespace(calibration=None, representative_faces=None,
-                                 table="", artefacts=())
+                                 table="", models=())
 stub = types.ModuleType("{module}")
 stub.{name}, stub.Request, stub.summaries = record, lambda *a: repr(a), lambda *a: ""
 sys.modules["hydranet_tf.{package}.{module}"] = stub

@@ -7,7 +7,7 @@ import collections
 import numpy as np
 import pytest
 
-from hydranet_tf.exporting import representative
+from hydranet_tf.exporting import quantization
 from hydranet_tf.tasks import AGE, GENDER, MISSING, RACE, TASKS
 
 
@@ -32,7 +32,7 @@ def lopsided(count=20_000):
 
 def test_every_kind_gets_the_same_number():
     labels = lopsided()
-    drawn = representative.draw(TASKS, labels)
+    drawn = quantization.draw_representative(TASKS, labels)
     assert len(set(drawn.rows.tolist())) == 200 == sum(drawn.cells.values())
     # Counted again from the labels of the chosen rows.
     decades = np.minimum(labels["age"][drawn.rows] // 10, 7)
@@ -50,7 +50,7 @@ def test_every_kind_gets_the_same_number():
 
 def test_a_rare_kind_gives_all_it_has():
     rows = [(25, 0, 0)] * 50 + [(75, 1, 3), (99, 1, 3)] + [(9, 1, MISSING)]
-    drawn = representative.draw(TASKS, labels_of(rows), count=10)
+    drawn = quantization.draw_representative(TASKS, labels_of(rows), count=10)
     assert drawn.cells == {
         "age 20-29, gender male, race white": 7,
         "age 70 or more, gender female, race indian": 2,
@@ -61,27 +61,27 @@ def test_a_rare_kind_gives_all_it_has():
 
 def test_borders_of_decades():
     rows = [(9.9, 0, 0), (10, 0, 0), (69, 0, 0), (70, 0, 0), (116, 0, 0)]
-    drawn = representative.draw((AGE,), {"age": labels_of(rows)["age"]})
+    drawn = quantization.draw_representative((AGE,), {"age": labels_of(rows)["age"]})
     assert drawn.cells == {
         "age 0-9": 1, "age 10-19": 1, "age 60-69": 1, "age 70 or more": 2,
     }  # fmt: skip
 
 
 def test_the_same_labels_give_the_same_draw():
-    one, other = (representative.draw(TASKS, lopsided()) for _ in range(2))
+    one, other = (quantization.draw_representative(TASKS, lopsided()) for _ in range(2))
     np.testing.assert_array_equal(one.rows, other.rows)
     assert one.cells == other.cells
-    another = representative.draw(TASKS, lopsided(), seed=1)
+    another = quantization.draw_representative(TASKS, lopsided(), seed=1)
     assert not np.array_equal(one.rows, another.rows)
     assert (np.diff(one.rows) > 0).all()
 
 
 def test_fewer_than_asked_for_are_all_taken():
     labels = {"gender": np.array([0, 1, 1]), "race": np.array([0, 0, 0])}
-    drawn = representative.draw((GENDER, RACE), labels)
+    drawn = quantization.draw_representative((GENDER, RACE), labels)
     assert drawn.rows.tolist() == [0, 1, 2]
 
 
 def test_none_at_all():
     with pytest.raises(ValueError, match="there is none"):
-        representative.draw((GENDER,), {"gender": np.array([], int)})
+        quantization.draw_representative((GENDER,), {"gender": np.array([], int)})
