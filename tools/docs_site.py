@@ -35,7 +35,7 @@ REFERENCE = {
     "Network": ("model", "losses", "metrics", "config", "presets"),
     "Train": ("training.train", "data.sources", "data.pipeline"),
     "Evaluate and export": ("evaluation.evaluate", "exporting.export"),
-    "Serve": ("serving.app", "serving.serve"),
+    "Serve": ("serving.app",),
 }
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _CODE = re.compile(r"^( {4}|```)")

@@ -24,7 +24,7 @@ import grpc_server
 from served_model import RequestError, ServedModel
 
 from hydranet_tf.errors import HydraNetError
-from hydranet_tf.serving import app, serve
+from hydranet_tf.serving import app
 
 HOST = "127.0.0.1"
 
@@ -42,7 +42,7 @@ def run(folder: Path, http_port: int, grpc_port: int) -> None:
 
     settings = app.Settings(model=str(folder.resolve()), name=model.name)
     try:
-        serve.serve(settings, HOST, http_port, workers=1, announce=announce)
+        app.serve(settings, HOST, http_port, workers=1, announce=announce)
     finally:
         calls.stop(grace=None)
 

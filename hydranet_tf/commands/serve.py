@@ -39,8 +39,7 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments)}")
     # Imported here so that --help and a wrong flag answer at once.
     from hydranet_tf.serving import app as service
-    from hydranet_tf.serving import serve
 
     given = flags.FLAGS
     settings = service.Settings(**{name: given[name].value for name in _SETTINGS})
-    serve.serve(settings, given.host, given.port, given.workers)
+    service.serve(settings, given.host, given.port, given.workers)

@@ -33,7 +33,7 @@ from hydranet_tf.inference.table import (
     name_of,
     rows_of,
 )
-from hydranet_tf.photos import annotation, collecting, lines, rows, sharded
+from hydranet_tf.photos import annotation, collecting, rows, sharded
 from hydranet_tf.photos.rows import STANDARD_INPUT
 
 # Each holds one decoded picture.
@@ -52,7 +52,7 @@ class PhotographsError(HydraNetError, ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary(lines.Counted):
+class Summary(rows.Counted):
     """How the pictures of an output ended, those of earlier runs included.
 
     Attributes:
@@ -165,9 +165,9 @@ def predict(
 
 def _output(
     output: str | os.PathLike | None, files: Sequence[str], bom: bool
-) -> lines.Lines | rows.Rows:
+) -> rows.Lines | rows.Rows:
     if output is None:
-        return lines.Lines()
+        return rows.Lines()
     return rows.Rows(output, files, bom=bom)
 
 

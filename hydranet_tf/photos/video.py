@@ -33,11 +33,10 @@ from hydranet_tf.data.detection import DetectionError, Detector
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, Predictor
 from hydranet_tf.inference.table import FAILED, NO_FACE, OK, UNREADABLE, name_of, row
-from hydranet_tf.photos import annotation, collecting, frame_log, lines, rows, tracks
+from hydranet_tf.photos import annotation, collecting, rows, tracks
 from hydranet_tf.photos.collecting import PathsError
-from hydranet_tf.photos.frame_log import FrameLog
 from hydranet_tf.photos.frames import Film, FilmError, Frame, is_film
-from hydranet_tf.photos.tracks import Seen, SeenFrame
+from hydranet_tf.photos.tracks import FrameLog, Seen, SeenFrame
 
 # Each holds one frame.
 _READERS = 4
@@ -52,7 +51,7 @@ class VideoError(HydraNetError, ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary(lines.Counted):
+class Summary(rows.Counted):
     """How the films of an output ended, those of earlier runs included.
 
     Attributes:
@@ -254,9 +253,9 @@ def _log_place(
 
 def _table(
     output: str | os.PathLike | None, unfinished: Sequence[str], bom: bool
-) -> lines.Lines | rows.Rows:
+) -> rows.Lines | rows.Rows:
     if output is None:
-        return lines.Lines(line=line)
+        return rows.Lines(line=line)
     return rows.Rows(output, unfinished, bom=bom, columns=tracks.COLUMNS)
 
 
@@ -269,7 +268,7 @@ class _Run:
         drawn: annotated films that were written.
     """
 
-    table: lines.Lines | rows.Rows
+    table: rows.Lines | rows.Rows
     frame_table: rows.Rows | None = None
     folder: Path
     prefix: str
@@ -331,7 +330,7 @@ class _Run:
     def recover_recordings(self) -> None:
         """Writes the rows of cameras whose command was killed: none comes again."""
         for path in sorted(self.folder.glob(f"{glob.escape(self.prefix)}-*")):
-            header = frame_log.header_of(path) if path.suffix == _UNFINISHED else {}
+            header = tracks.log_header(path) if path.suffix == _UNFINISHED else {}
             if "camera" not in header:
                 continue
             source = _Source(header["film"], header["camera"], True, None)
@@ -562,12 +561,12 @@ def line(found: Mapping[str, Any]) -> str:
     Args:
         found: a row of `tracks.COLUMNS`.
     """
-    name, kind = lines.named(found)
+    name, kind = rows.named(found)
     if kind == NO_FACE:
         return f"{name}: no face found"
     if kind != OK:
         return f"{name}: {found['status']}"
     return (
         f"{name}: track {found['track']}, {found['start']:.1f} to {found['end']:.1f} "
-        f"s, {found['frames']} frames: {lines.predictions_of(found)}"
+        f"s, {found['frames']} frames: {rows.predictions_of(found)}"
     )

@@ -1,4 +1,4 @@
-"""The service as an ASGI application.
+"""The service: an ASGI application, and the processes that run it.
 
     POST /v1/faces                  photographs to rows, one a face
     POST /v1/models/NAME:predict    cropped faces, as TensorFlow Serving takes them
@@ -13,26 +13,30 @@ the faces found on all connections are scored together.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from uvicorn.supervisors import Multiprocess
 
 from hydranet_tf import __version__
 from hydranet_tf.data.detection import DetectionError
+from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
 from hydranet_tf.inference.runtimes import Runtime
 from hydranet_tf.photos import predict, rows
-from hydranet_tf.serving import pictures, predict_api
-from hydranet_tf.serving.batching import Batcher
+from hydranet_tf.serving import requests
 from hydranet_tf.serving.limits import BodyLimits, Slots
 
 # Where a worker process finds its settings, as JSON.
@@ -44,6 +48,12 @@ _MEANING = (
     "The predictions estimate what annotators saw in pictures. They are not facts "
     "about a person."
 )
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# More would each hold a model for little gain.
+_MOST_WORKERS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +179,7 @@ def create(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
     @app.post(
         "/v1/faces",
         summary="Photographs to rows, one a face",
-        openapi_extra={"requestBody": pictures.BODY},
+        openapi_extra={"requestBody": requests.BODY},
         responses=_responses(),
     )
     async def faces(request: Request, detect: bool = True) -> Response:
@@ -180,7 +190,7 @@ def create(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
         picture as a face that is cropped as training faces are.
         """
         service: Service = request.app.state.service
-        found = await pictures.read(request, settings.max_pictures)
+        found = await requests.read_pictures(request, settings.max_pictures)
         with service.slots.one():
             finder = service.predictor if detect else service.cropped
             scored = await asyncio.gather(
@@ -224,17 +234,17 @@ def create(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
                     400, "Unrecognized request format: no JSON"
                 ) from None
             try:
-                images = predict_api.parse(asked, service.runtime.image_size)
-            except predict_api.RequestError as error:
+                images = requests.parse_predict(asked, service.runtime.image_size)
+            except requests.RequestError as error:
                 raise HTTPException(400, str(error)) from error
             columns = await _columns(service, images)
-        return JSONResponse(predict_api.reply(asked, columns))
+        return JSONResponse(requests.predict_reply(asked, columns))
 
     return app
 
 
 async def _rows(
-    service: Service, finder: Predictor, picture: pictures.Picture
+    service: Service, finder: Predictor, picture: requests.Picture
 ) -> list[dict[str, Any]]:
     found = await service.find(finder, picture.encoded)
     faces: list[Face] | str
@@ -293,8 +303,125 @@ _LIST = {"type": "array", "items": {}}
 _PREDICT = {
     "type": "object",
     "properties": {
-        "signature_name": {"type": "string", "enum": list(predict_api.INPUTS)},
+        "signature_name": {"type": "string", "enum": list(requests.SIGNATURES)},
         "instances": _LIST,
         "inputs": _LIST,
     },
 }
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs a function over batches of what waits; one batch at a time, in a thread.
+
+    Nothing waits for a batch to fill: a batch is all that came while the one before it
+    ran, so that a lone request is not delayed. All calls come from one event loop.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Sequence[Result]], most: int
+    ) -> None:
+        """Takes what answers a batch.
+
+        Args:
+            run: gives a result for each item, in their order.
+            most: items of a batch.
+        """
+        self._run = run
+        self._most = most
+        self._waiting: collections.deque[tuple[Item, asyncio.Future[Result]]]
+        self._waiting = collections.deque()
+        # The loop itself keeps no hold of a task.
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: Item) -> Result:
+        """The result of one item.
+
+        Raises:
+            Exception: what `run` raised for the batch that the item was in.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch = []
+            while self._waiting and len(batch) < self._most:
+                one = self._waiting.popleft()
+                # Whoever hung up is not worked for.
+                if not one[1].done():
+                    batch.append(one)
+            if not batch:
+                continue
+            try:
+                items = [item for item, _ in batch]
+                results = await asyncio.to_thread(self._run, items)
+                pairs = list(zip(batch, results, strict=True))
+            except Exception as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), result in pairs:
+                if not future.done():
+                    future.set_result(result)
+
+
+class ServeError(HydraNetError, RuntimeError):
+    """A service that cannot be started; the message says why."""
+
+
+def default_workers() -> int:
+    """One for each core, and two at least: while one is started again, one answers."""
+    return min(_MOST_WORKERS, max(2, os.cpu_count() or 1))
+
+
+def _say_where(host: str, port: int) -> None:
+    address = f"http://{host}:{port}"
+    # Flushed for whoever started this and waits for the port.
+    print(f"{address}/v1/faces takes photographs; {address}/docs says how", flush=True)
+
+
+def serve(
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    workers: int | None = None,
+    announce: Callable[[str, int], None] = _say_where,
+) -> None:
+    """Answers until the process gets SIGINT or SIGTERM.
+
+    Args:
+        settings: of each worker.
+        host: address to listen on. There is no password and no encryption: what is
+            reachable from other machines belongs behind a proxy that has both.
+        port: 0 takes a free one.
+        workers: processes; None is `default_workers`.
+        announce: gets the address, once it is taken.
+
+    Raises:
+        ServeError: if the address is taken.
+        runtimes.LoadError: if there is no whole model.
+    """
+    # Said here and once, rather than by each worker in a traceback.
+    Predictor(settings.model)
+    try:
+        listener = socket.create_server((host, port), backlog=2048, reuse_port=False)
+    except OSError as error:
+        raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    os.environ[SETTINGS] = json.dumps(dataclasses.asdict(settings))
+    config = uvicorn.Config(
+        f"{__name__}:{from_environment.__name__}",
+        factory=True,
+        workers=workers or default_workers(),
+        log_level="warning",
+        timeout_graceful_shutdown=30,
+        # A worker that is silent for so long is killed and started again.
+        timeout_worker_healthcheck=30,
+    )
+    listener.set_inheritable(True)
+    with listener:
+        announce(*listener.getsockname()[:2])
+        Multiprocess(config, sockets=[listener]).run()

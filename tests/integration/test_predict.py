@@ -19,8 +19,9 @@ from sample_pictures import astronaut, crowd, everywhere, readable_runtime
 from small_network import random_model, write_workdir
 
 from hydranet_tf.exporting import litert, saved_model
+from hydranet_tf.inference import table
 from hydranet_tf.inference.predictor import Face, Predictor
-from hydranet_tf.photos import annotation, lines, predict, rows
+from hydranet_tf.photos import annotation, predict, rows
 from hydranet_tf.photos.collecting import PathsError, collect
 from hydranet_tf.photos.rows import COLUMNS
 
@@ -569,12 +570,12 @@ def test_lines_for_a_reader():
         "left": 12, "top": 40, "right": 90, "bottom": 118, "detection_score": 0.936,
     }  # fmt: skip
     stream = io.StringIO()
-    with lines.Lines(stream) as written:
-        whole = rows.row("a b.jpg", "ok", face=0, **values)
+    with rows.Lines(stream) as written:
+        whole = table.row("a b.jpg", "ok", face=0, **values)
         unscored = {**whole, "detection_score": None}
         written.add([whole, unscored, {**whole, "left": None, "age_low": None}])
-        written.add([rows.row("sky.png", "no_face")])
-        written.add([rows.row("\x1b[2J\udcff.png", "unreadable: no JPEG")])
+        written.add([table.row("sky.png", "no_face")])
+        written.add([table.row("\x1b[2J\udcff.png", "unreadable: no JPEG")])
     assert stream.getvalue().splitlines() == [
         "a b.jpg: 31 years (24 to 39), female 97 %, white 88 %; at 12, 40 to 90, 118, "
         "score 0.94",

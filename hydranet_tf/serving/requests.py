@@ -1,4 +1,15 @@
-"""The pictures of a request: a form's files, JSON's base64, or the body itself."""
+"""What requests hold: pictures to find faces in, or faces that are cropped already.
+
+Pictures come as a form's files, as JSON's base64, or as the body itself. Cropped faces
+come as TensorFlow Serving's predict requests:
+
+    {"instances": [{"b64": "..."}]}            rows: {"predictions": [{"age": ...}]}
+    {"inputs": [{"b64": "..."}]}               columns: {"outputs": {"age": [...]}}
+    {"signature_name": "pixels", "instances": [[[[r, g, b], ...]]]}
+
+https://www.tensorflow.org/tfx/serving/api_rest has the form. Any model answers, a
+.tflite file too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +18,11 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+
+from hydranet_tf.errors import HydraNetError
 
 FORMATS = (
     "a form with files (multipart/form-data), JSON "
@@ -52,6 +66,12 @@ BODY = {
     },
 }
 
+BYTES, PIXELS = "serving_default", "pixels"
+# The input of each signature.
+SIGNATURES = {BYTES: "image_bytes", PIXELS: "images"}
+# TensorFlow Serving's two layouts: one object an image, or one list an output.
+_LAYOUTS = {"instances", "inputs"}
+
 
 class Picture(NamedTuple):
     """A picture as it came.
@@ -65,7 +85,7 @@ class Picture(NamedTuple):
     encoded: bytes
 
 
-async def read(request: Request, most: int) -> list[Picture]:
+async def read_pictures(request: Request, most: int) -> list[Picture]:
     """Reads all pictures of a request.
 
     Raises:
@@ -139,3 +159,81 @@ def _decoded(number: int, picture: Any) -> tuple[str, bytes]:
 
 def _too_many(most: int) -> HTTPException:
     return HTTPException(413, f"expected at most {most} pictures in a request")
+
+
+class RequestError(HydraNetError, ValueError):
+    """A request that cannot be answered; the message says what to change."""
+
+
+def parse_predict(asked: Any, size: int) -> list[bytes] | np.ndarray:
+    """The images of the JSON of a request.
+
+    Args:
+        asked: the parsed JSON.
+        size: side of the network's images.
+
+    Returns:
+        The bytes of files, or uint8 `[n, size, size, 3]`, RGB; n is at least 1.
+
+    Raises:
+        RequestError: if they are not there.
+    """
+    if not isinstance(asked, dict) or len(asked.keys() & _LAYOUTS) != 1:
+        raise RequestError('expected JSON: {"instances": [...]} or {"inputs": [...]}')
+    signature = str(asked.get("signature_name") or BYTES)
+    if signature not in SIGNATURES:
+        raise RequestError(
+            f"no signature {signature!r}; this model has {', '.join(SIGNATURES)}"
+        )
+    name = SIGNATURES[signature]
+    if "inputs" in asked:
+        values = asked["inputs"]
+        if isinstance(values, dict) and set(values) == {name}:
+            values = values[name]
+    else:
+        values = asked["instances"]
+        if isinstance(values, list):
+            values = [
+                one[name] if isinstance(one, dict) and set(one) == {name} else one
+                for one in values
+            ]
+    if not isinstance(values, list) or not values:
+        raise RequestError("expected a list with at least one image")
+    if signature == PIXELS:
+        return _instance_pixels(values, size)
+    return [_instance_bytes(value, name) for value in values]
+
+
+def predict_reply(
+    asked: dict[str, Any], columns: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """The prediction in the layout of the request."""
+    lists = {name: column.tolist() for name, column in columns.items()}
+    if "inputs" in asked:
+        return {"outputs": lists}
+    rows = zip(*lists.values(), strict=True)
+    return {"predictions": [dict(zip(lists, row, strict=True)) for row in rows]}
+
+
+def _instance_bytes(value: Any, name: str) -> bytes:
+    if not isinstance(value, dict) or set(value) != {"b64"}:
+        raise RequestError(f'{name}: expected string values, as {{"b64": "..."}}')
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise RequestError("a b64 value is not base64") from error
+
+
+def _instance_pixels(values: list[Any], size: int) -> np.ndarray:
+    try:
+        images = np.array(values)
+    except ValueError as error:
+        raise RequestError("the images differ in their shapes") from error
+    if images.dtype.kind not in "ui" or ((images < 0) | (images > 255)).any():
+        raise RequestError("images: expected whole numbers from 0 to 255")
+    if images.shape[1:] != (size, size, 3):
+        raise RequestError(
+            f"images: expected uint8 (None, {size}, {size}, 3), got uint8 "
+            f"{images.shape}"
+        )
+    return images.astype(np.uint8)
