@@ -29,7 +29,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from hydranet_tf.data import crops, decoding, detection, sources, yunet
+from hydranet_tf.data import crops, decoding, detection, sources
 from hydranet_tf.evaluation import scores
 from hydranet_tf.inference import predictor
 
@@ -67,7 +67,7 @@ def measured(examples, rows):
         face_crop = decoded(examples, row)
         picture, border = bordered(face_crop)
         side = len(face_crop)
-        found = yunet.find_faces(picture)
+        found = detection.find_faces(picture)
         # Two faces in a chip, and one cannot say which was aligned.
         if len(found) == 1:
             points.append((np.array(found[0].landmarks) - border) / side)

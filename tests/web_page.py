@@ -13,7 +13,7 @@ from PIL import Image
 from sample_pictures import astronaut, crowd
 from small_network import SIZE, random_images, random_model
 
-from hydranet_tf.data import crops, yunet
+from hydranet_tf.data import crops, detection
 from hydranet_tf.exporting import litert, saved_model
 from hydranet_tf.tasks import DISTRIBUTION, TASKS, with_head
 
@@ -91,7 +91,7 @@ def write_pictures(folder: Path) -> None:
     """A photograph, and drawn pictures of every kind; no face is in those."""
     astronaut().save(folder / "astronaut.png")
     pixels = np.asarray(astronaut())
-    (face,) = yunet.find_faces(pixels)
+    (face,) = detection.find_faces(pixels)
     face_crop = crops.crop(pixels, crops.locate(face), 200)
     Image.fromarray(face_crop).save(folder / "chip.png")
     crowd(3, 2, 240).save(folder / "crowd.png")

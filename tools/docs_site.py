@@ -28,7 +28,6 @@ REFERENCE = {
         "photos.predict",
         "photos.rows",
         "photos.video",
-        "data.yunet",
         "data.detection",
         "data.crops",
     ),

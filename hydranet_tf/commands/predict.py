@@ -50,7 +50,7 @@ _RUNTIME = flags.DEFINE_enum(
 _NO_DETECT = flags.DEFINE_bool(
     "no_detect", False, "Search no faces: each picture is one, cut as UTKFace's are."
 )
-# The default of hydranet_tf.data.yunet, which --help does without.
+# The default of hydranet_tf.data.detection, which --help does without.
 _MIN_SCORE = flags.DEFINE_float(
     "min_score", 0.88, "Detection score of the least sure face.", 0, 1
 )
@@ -77,10 +77,10 @@ _FRAME_STEP = flags.DEFINE_integer(
 def main(paths: list[str]) -> int:
     """Answers for the faces of the pictures that some paths name."""
     # Imported here so that --help and a wrong flag answer at once.
-    from hydranet_tf.data import yunet
+    from hydranet_tf.data import detection
     from hydranet_tf.photos import predict, video
 
-    finder = yunet.FaceFinder(_MIN_SCORE.value, _MIN_FACE.value)
+    finder = detection.FaceFinder(_MIN_SCORE.value, _MIN_FACE.value)
 
     if sys.stdout is None:
         # As `>&-` leaves it.

@@ -8,8 +8,8 @@ import os
 import numpy as np
 
 from hydranet_tf.data import sources
-from hydranet_tf.data.examples import Examples, NoExamplesError
 from hydranet_tf.data.file_names import SPLITS
+from hydranet_tf.data.sources import Examples, NoExamplesError
 from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING, TASKS, Task
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # As fractions of the square's side, from its left and top. Medians over 499 crops
 # of UTKFace's validation part, on which MTCNN found one face. Exported networks carry
-# them, so they stay, and the landmarks of `yunet` are brought to them;
+# them, so they stay, and the landmarks of `detection` are brought to them;
 # benchmarks/crop_contract.py measures how well. Left and right as the viewer sees them.
 CONTRACT: Mapping[str, Any] = {
     "points": {

@@ -6,6 +6,11 @@ The order is drawn over example numbers, not over images: it is a full
 permutation whatever the size of the set, costs nothing to repeat from any
 epoch or step, and is the same with and without a cache. Augmentation comes
 after all of this, in the network, so nothing random is ever cached.
+
+Where not each example is seen once an epoch, they are divided into strata: those of one
+source, or of one group. An epoch takes a fixed number of each. A stratum hands out all
+its examples before one comes again, across epochs, so that none is favoured and none is
+forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +30,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from hydranet_tf.data import decoding, formats, strata
+from hydranet_tf.data import decoding, formats
 from hydranet_tf.data.sources import Examples, Skipped
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import atomic
@@ -43,6 +48,68 @@ _PORTION = 64
 _READERS = min(os.cpu_count() or 1, 8)
 # Batches that wait to be used.
 _AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Stratum:
+    """Examples that are drawn together.
+
+    Attributes:
+        name: for messages.
+        numbers: `[n]` int64 numbers of its examples, at least one.
+        quota: how many an epoch takes.
+    """
+
+    name: str
+    numbers: np.ndarray
+    quota: int
+
+
+def quotas(weights: Sequence[float], total: int) -> list[int]:
+    """Divides `total` in proportion to `weights`, by largest remainders.
+
+    Returns:
+        One integer for each weight; they sum up to `total`, and a weight above 0 gives
+        at least 1 where `total` is large enough.
+    """
+    parts = np.asarray(weights, np.float64)
+    exact = parts / parts.sum() * total
+    found = np.floor(exact).astype(int)
+    # Stable, so that equal remainders go to the first.
+    order = np.argsort(found - exact, kind="stable")
+    found[order[: total - found.sum()]] += 1
+    wanting = np.flatnonzero((found == 0) & (parts > 0))
+    if total >= np.count_nonzero(parts):
+        for number in wanting:
+            found[np.argmax(found)] -= 1
+            found[number] = 1
+    return found.tolist()
+
+
+def epoch_order(strata: Sequence[Stratum], seed: int, epoch: int) -> np.ndarray:
+    """The examples of an epoch in the order in which it takes them.
+
+    A function of its arguments alone: a resumed run goes on with the same examples.
+
+    Returns:
+        int64 `[sum of the quotas]`.
+    """
+    taken = [
+        _taken_of(stratum, number, seed, epoch) for number, stratum in enumerate(strata)
+    ]
+    together = np.random.default_rng([seed, len(strata), epoch])
+    return together.permutation(np.concatenate(taken))
+
+
+def _taken_of(stratum: Stratum, number: int, seed: int, epoch: int) -> np.ndarray:
+    """Of the stratum's endless row of permutations, the part of this epoch."""
+    size = len(stratum.numbers)
+    start, end = epoch * stratum.quota, (epoch + 1) * stratum.quota
+    rounds = range(start // size, -(-end // size))
+    row = [np.random.default_rng([seed, number, r]).permutation(size) for r in rounds]
+    first = start - rounds.start * size if rounds else 0
+    chosen = np.concatenate([np.empty(0, int), *row])[first : first + stratum.quota]
+    return stratum.numbers[chosen].astype(np.int64)
 
 
 class BadImagesError(HydraNetError, ValueError):
@@ -78,7 +145,7 @@ class Faces:
     images: np.ndarray | None
     bad: tuple[Skipped, ...]
     soft_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    strata: tuple[strata.Stratum, ...] = ()
+    strata: tuple[Stratum, ...] = ()
     weights: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -164,7 +231,7 @@ def training_batches(
     The order of epoch e is a function of (seed, e) alone. What does not fill
     a last batch is left out of that epoch, which is another remainder each
     time. An epoch has `steps_per_epoch(faces, batch_size)` batches. With strata it
-    takes of each its quota, see `strata.epoch_order`.
+    takes of each its quota, see `epoch_order`.
 
     Args:
         faces: the images.
@@ -182,7 +249,7 @@ def training_batches(
     count = len(faces)
 
     def drawn(epoch):
-        return strata.epoch_order(faces.strata, seed, int(epoch))
+        return epoch_order(faces.strata, seed, int(epoch))
 
     def epoch_order(epoch):
         if faces.strata:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from hydranet_tf import tasks
-from hydranet_tf.data import crops, decoding, detection, reading, yunet
+from hydranet_tf.data import crops, decoding, detection, reading
 from hydranet_tf.data.formats import PictureError as PictureError
 from hydranet_tf.data.reading import Picture
 from hydranet_tf.inference import runtimes, table
@@ -146,7 +146,7 @@ class Predictor:
     def __init__(
         self,
         model: str | os.PathLike | runtimes.Runtime | None = None,
-        detector: detection.Detector | None = yunet.find_faces,
+        detector: detection.Detector | None = detection.find_faces,
         *,
         engine: str = runtimes.AUTO,
     ):

@@ -23,7 +23,7 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
-from hydranet_tf.data import reading, yunet
+from hydranet_tf.data import detection, reading
 from hydranet_tf.data.detection import DetectionError, Detector
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, PictureError, Predictor
@@ -81,7 +81,7 @@ def predict(
     model: Predictor | str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     *,
-    detector: Detector | None = yunet.find_faces,
+    detector: Detector | None = detection.find_faces,
     annotate: str | os.PathLike | None = None,
     save_crops: str | os.PathLike | None = None,
     bom: bool = False,
@@ -98,7 +98,7 @@ def predict(
             skipped, so a run that was broken off goes on; those that could not be read
             are tried again. None prints a line a face.
         detector: with a path: what finds the faces, for example a
-            `yunet.FaceFinder` with other settings. None takes pictures as they are.
+            `detection.FaceFinder` with other settings. None takes pictures as they are.
         annotate: folder for pictures with boxes and answers; of pictures that are
             answered now.
         save_crops: folder for the faces as the network sees them, of the same pictures:

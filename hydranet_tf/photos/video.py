@@ -28,7 +28,7 @@ from absl import logging
 from tqdm import tqdm
 
 from hydranet_tf import __version__
-from hydranet_tf.data import yunet
+from hydranet_tf.data import detection
 from hydranet_tf.data.detection import DetectionError, Detector
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference.predictor import Face, Found, Predictor
@@ -122,7 +122,7 @@ def predict(
     camera: str | None = None,
     frames: str | os.PathLike | None = None,
     frame_step: int = 1,
-    detector: Detector = yunet.find_faces,
+    detector: Detector = detection.find_faces,
     annotate: str | os.PathLike | None = None,
     bom: bool = False,
     batch_size: int = 32,

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hydranet_tf.config import ConfigError, TrainingConfig
-from hydranet_tf.data.pipeline import Faces
-from hydranet_tf.data.strata import Stratum, quotas
+from hydranet_tf.data.pipeline import Faces, Stratum, quotas
 from hydranet_tf.tasks import MISSING, TASKS, Task
 
 # An epoch of more loses at most a twentieth of the faces to the last batch.

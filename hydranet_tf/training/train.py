@@ -16,10 +16,10 @@ from absl import logging
 
 from hydranet_tf import checkpoints, losses, replicas
 from hydranet_tf.config import ConfigError, TrainingConfig
-from hydranet_tf.data import pipeline, sources, yunet
-from hydranet_tf.data.examples import NoExamplesError, concatenate
+from hydranet_tf.data import detection, pipeline, sources
 from hydranet_tf.data.file_names import Skipped
 from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.data.sources import NoExamplesError, concatenate
 from hydranet_tf.heads import task_metrics
 from hydranet_tf.inference import photograph_faces, predictor
 from hydranet_tf.model import HydraNet
@@ -463,7 +463,7 @@ def load(config: TrainingConfig, splits: Sequence[str]) -> Faces:
 
 def _cropped(examples: sources.Examples, size: int) -> sources.Examples:
     """The largest face of each photograph; those without are left out and counted."""
-    find = functools.partial(predictor.find, size=size, detector=yunet.find_faces)
+    find = functools.partial(predictor.find, size=size, detector=detection.find_faces)
     found = photograph_faces.search(examples, find)
     missing = found.without_face
     print(

@@ -15,7 +15,7 @@ from PIL import Image
 from sample_pictures import astronaut, background, crowd
 from web_page import install, node, write_broken_models, write_model
 
-from hydranet_tf.data import crops, detection, graph_decoding, yunet
+from hydranet_tf.data import crops, detection, graph_decoding
 from hydranet_tf.inference import export_metadata
 
 pytestmark = pytest.mark.web
@@ -196,7 +196,7 @@ def test_pictures_are_shrunk_as_opencv_does(answers, questions):
 def test_faces_are_found_where_python_finds_them(answers, name):
     """The same faces, boxes and points to a part of the crop's side."""
     found = answers["find"][list(PICTURES).index(name)]
-    expected = yunet.find_faces(PICTURES[name])
+    expected = detection.find_faces(PICTURES[name])
     assert len(found) == len(expected) == FACES[name]
     for face in expected:
         square = crops.locate(face)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hydranet_tf.config import TrainingConfig
-from hydranet_tf.data import crops, sources, yunet
+from hydranet_tf.data import crops, detection, sources
 from hydranet_tf.data.detection import Detection
 from hydranet_tf.training import train
 
@@ -33,7 +33,7 @@ def table(tmp_path, monkeypatch):
         small = [Detection((1.0, 1.0, 9.0, 9.0))] if image[0, 0, 0] > 150 else []
         return small + found
 
-    monkeypatch.setattr(yunet, "find_faces", find_faces)
+    monkeypatch.setattr(detection, "find_faces", find_faces)
     return tmp_path / "faces.csv"
 
 
@@ -68,7 +68,7 @@ def test_crops_are_no_file_of_uncropped_images(table, tmp_path):
 
 
 def test_without_any_face(table, monkeypatch):
-    monkeypatch.setattr(yunet, "find_faces", lambda image: [])
+    monkeypatch.setattr(detection, "find_faces", lambda image: [])
     config = TrainingConfig(
         data=str(table), backbone="tiny", image_size=32, tasks="age", crop_faces=True
     )

@@ -15,7 +15,7 @@ import released
 from PIL import Image
 from sample_pictures import astronaut
 
-from hydranet_tf.data import crops, graph_decoding, yunet
+from hydranet_tf.data import crops, detection, graph_decoding
 from hydranet_tf.data.detection import LANDMARKS, Detection
 from hydranet_tf.exporting import saved_model
 from hydranet_tf.tasks import TASKS
@@ -117,12 +117,12 @@ def test_pictures_longer_than_opencv_counts():
 
 def test_a_turned_face_comes_out_as_the_upright_one():
     upright = astronaut().crop((80, 0, 380, 260))
-    (face,) = yunet.find_faces(np.asarray(upright))
+    (face,) = detection.find_faces(np.asarray(upright))
     straight = crops.locate(face)
     expected = crops.crop(np.asarray(upright), straight, 64)
     for degrees in (-25, 20):
         turned = np.asarray(upright.rotate(degrees, Image.BICUBIC, expand=True))
-        (face,) = yunet.find_faces(turned)
+        (face,) = detection.find_faces(turned)
         square = crops.locate(face)
         # Pillow turns the other way round than y downwards.
         turned_by = np.degrees(np.angle(square.across / straight.across))
@@ -143,7 +143,7 @@ def test_the_benchmark_finds_the_contract_in_chips_that_were_cut_by_it(tmp_path)
     names = []
     for degrees in (-10, 0, 10):
         picture = np.asarray(astronaut().rotate(degrees, Image.BICUBIC))
-        (face,) = yunet.find_faces(picture)
+        (face,) = detection.find_faces(picture)
         face_crop = crops.crop(picture, crops.locate(face), 200)
         names.append(f"43_1_0_{20170101000000000 + degrees + 20}.jpg.chip.jpg")
         Image.fromarray(face_crop).save(tmp_path / names[-1], "JPEG", quality=95)
@@ -177,7 +177,7 @@ def test_another_program_cuts_as_the_page_says(tmp_path, monkeypatch):
         picture = astronaut().rotate(degrees, Image.BICUBIC)
         picture = picture.resize([round(scale * side) for side in picture.size])
         image = np.asarray(picture)
-        (face,) = yunet.find_faces(image)
+        (face,) = detection.find_faces(image)
         expected = crops.crop(image, crops.locate(face), 48)
         found = names["cut"](image, face.landmarks)
         # The fixed point of Pillow's filter may round the other way.

@@ -29,7 +29,7 @@ from sample_pictures import (
 )
 from small_network import random_model, write_workdir
 
-from hydranet_tf.data import crops, graph_decoding, yunet
+from hydranet_tf.data import crops, detection, graph_decoding
 from hydranet_tf.data.detection import DetectionError
 from hydranet_tf.inference import runtimes
 from hydranet_tf.inference.predictor import Face, PictureError, Predictor
@@ -109,7 +109,7 @@ def test_paths_bytes_and_arrays_are_one(finding, tmp_path):
 def test_the_answer_is_that_of_the_crop_contract(finding):
     """By way of the parts: detector, square, cut, runtime."""
     image = np.asarray(astronaut())
-    (found,) = yunet.find_faces(image)
+    (found,) = detection.find_faces(image)
     face_crop = crops.crop(image, crops.locate(found), SIZE)
     predictions = readable_runtime().predictions(face_crop[np.newaxis])
     (face,) = finding(image)
@@ -319,7 +319,7 @@ def test_truncated_pictures_say_so(finding):
 def test_a_face_keeps_its_landmarks_and_on_request_its_crop(finding):
     image = np.asarray(astronaut())
     (face,) = finding(image)
-    (found,) = yunet.find_faces(image)
+    (found,) = detection.find_faces(image)
     np.testing.assert_allclose(face.landmarks, found.landmarks)
     assert face.crop is None and face.embedding is None
     (face,) = finding(image, crops=True)

@@ -8,8 +8,9 @@ import json
 import pandas
 import pytest
 
+from hydranet_tf.inference.table import row
 from hydranet_tf.photos import rows
-from hydranet_tf.photos.rows import COLUMNS, Rows, RowsError, name_of, row
+from hydranet_tf.photos.rows import COLUMNS, Rows, RowsError, name_of
 
 FORMATS = ("csv", "jsonl")
 NAMES = ("a.jpg", "b, with \"quotes\".jpg", "two\nlines.jpg", "a\rreturn.jpg", "ü.jpg",

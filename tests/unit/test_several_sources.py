@@ -16,7 +16,7 @@ import synthetic
 from hydranet_tf import checkpoints
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data import pipeline, sources
-from hydranet_tf.data.strata import Stratum, epoch_order, quotas
+from hydranet_tf.data.pipeline import Stratum, epoch_order, quotas
 from hydranet_tf.evaluation import evaluate
 from hydranet_tf.io.tables import SourceError
 from hydranet_tf.tasks import MISSING

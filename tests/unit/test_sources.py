@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from source_files import NAMES, labels_of, write_folder
 
-from hydranet_tf.data import examples as examples_module
 from hydranet_tf.data import file_names, sources
 from hydranet_tf.data.sources import open_source
 from hydranet_tf.io.tables import SourceError
@@ -40,7 +39,7 @@ def test_a_folder_gives_labels_bytes_and_paths(tmp_path):
 def test_large_files_are_read_whole(tmp_path):
     """Of a file, more comes than is asked for at once, or just as much, or nothing."""
     folder = write_folder(tmp_path, NAMES)
-    asked = examples_module._READ_BYTES
+    asked = sources._READ_BYTES
     for name, count in zip(NAMES, (3 * asked + 1, asked, 2 * asked, 0), strict=True):
         (folder / name).write_bytes(bytes(i % 251 for i in range(count)))
     examples = open_source(folder, "all")

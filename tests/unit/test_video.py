@@ -17,8 +17,7 @@ import pytest
 from sample_pictures import astronaut, background, readable_runtime
 
 from hydranet_tf import extras
-from hydranet_tf.data.detection import Detection, DetectionError
-from hydranet_tf.data.yunet import FaceFinder
+from hydranet_tf.data.detection import Detection, DetectionError, FaceFinder
 from hydranet_tf.inference.predictor import Predictor
 from hydranet_tf.photos import frames, tracks, video
 from hydranet_tf.photos.collecting import PathsError

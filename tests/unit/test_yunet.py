@@ -16,8 +16,8 @@ import released
 from PIL import Image
 from sample_pictures import astronaut, background, crowd
 
-from hydranet_tf.data import crops, yunet
-from hydranet_tf.data.yunet import FaceFinder
+from hydranet_tf.data import crops, detection
+from hydranet_tf.data.detection import FaceFinder
 from hydranet_tf.inference.predictor import Predictor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def degrees(face):
 
 
 def test_the_astronaut_has_one_face_where_it_is(pixels):
-    (face,) = yunet.find_faces(pixels)
+    (face,) = detection.find_faces(pixels)
     left, top, right, bottom = face.box
     assert left < LEFT_EYE[0] < RIGHT_EYE[0] < right
     assert top < LEFT_EYE[1] < MOUTH[1] < bottom
@@ -61,15 +61,15 @@ def test_the_astronaut_has_one_face_where_it_is(pixels):
 
 
 def test_large_pictures_are_searched_small_and_answered_in_their_own_pixels(pixels):
-    (face,) = yunet.find_faces(pixels)
+    (face,) = detection.find_faces(pixels)
     large = np.asarray(Image.fromarray(pixels).resize((3072, 3072), Image.BICUBIC))
-    (found,) = yunet.find_faces(large)
+    (found,) = detection.find_faces(large)
     np.testing.assert_allclose(np.array(found.box) / 6, face.box, atol=8)
     np.testing.assert_allclose(np.array(found.landmarks) / 6, face.landmarks, atol=4)
 
 
 def test_thirty_faces():
-    found = yunet.find_faces(np.asarray(crowd(6, 5, step=120)))
+    found = detection.find_faces(np.asarray(crowd(6, 5, step=120)))
     centres = {
         (int((left + right) / 2 // 120), int((top + bottom) / 2 // 120))
         for left, top, right, bottom in (face.box for face in found)
@@ -109,7 +109,7 @@ def test_a_face_in_all_eight_turns(scene, predicting):
     (upright,) = predicting(np.asarray(picture))
     for angle in TURNS:
         picture, eyes = turned(scene, angle)
-        (face,) = yunet.find_faces(np.asarray(picture))
+        (face,) = detection.find_faces(np.asarray(picture))
         middle = np.mean([complex(*point) for point in face.landmarks[:2]])
         assert abs(middle - eyes) < 8, angle
         # The photograph's own tilt is 4 degrees; Pillow turns the other way round.
@@ -123,7 +123,7 @@ def test_a_face_in_all_eight_turns(scene, predicting):
 def test_a_picture_on_its_side_with_several_faces():
     picture = crowd(3, 2, step=160)
     for angle in (90, 180, 270):
-        found = yunet.find_faces(np.asarray(picture.rotate(angle, expand=True)))
+        found = detection.find_faces(np.asarray(picture.rotate(angle, expand=True)))
         assert len(found) == 6
         for face in found:
             assert abs((degrees(face) + angle + 180) % 360 - 180) < 15
@@ -136,12 +136,12 @@ def test_an_upright_picture_is_searched_once(monkeypatch):
     monkeypatch.setattr(
         FaceFinder, "_search", lambda *a: calls.append(a[2]) or search(*a)
     )
-    looks, look = [], yunet._look
-    monkeypatch.setattr(yunet, "_look", lambda *a: looks.append(1) or look(*a))
-    assert len(yunet.find_faces(np.asarray(astronaut()))) == 1
+    looks, look = [], detection._look
+    monkeypatch.setattr(detection, "_look", lambda *a: looks.append(1) or look(*a))
+    assert len(detection.find_faces(np.asarray(astronaut()))) == 1
     assert calls == [0] and len(looks) <= 2
     calls.clear()
-    assert yunet.find_faces(np.asarray(background(300, 300))) == []
+    assert detection.find_faces(np.asarray(background(300, 300))) == []
     assert calls == [0, 1, 2, 3]
 
 
@@ -151,7 +151,7 @@ def test_an_upright_picture_is_searched_once(monkeypatch):
 )
 def test_a_face_cut_by_the_border(box):
     """Half of it and more is there: to the right, left, top and bottom of the cut."""
-    (face,) = yunet.find_faces(np.asarray(astronaut().crop(box)))
+    (face,) = detection.find_faces(np.asarray(astronaut().crop(box)))
     left_eye, right_eye = face.landmarks[:2]
     assert near(left_eye, np.subtract(LEFT_EYE, box[:2]), 14)
     assert near(right_eye, np.subtract(RIGHT_EYE, box[:2]), 14)
@@ -161,7 +161,7 @@ def test_a_face_cut_by_the_border(box):
 def test_a_large_face_in_front_cut_on_three_sides(scale):
     part = astronaut().crop((180, 50, 300, 190))
     picture = part.resize([round(scale * side) for side in part.size], Image.BICUBIC)
-    (face,) = yunet.find_faces(np.asarray(picture))
+    (face,) = detection.find_faces(np.asarray(picture))
     for found, seen in zip(face.landmarks, (LEFT_EYE, RIGHT_EYE), strict=False):
         assert near(np.divide(found, scale), np.subtract(seen, (180, 50)))
 
@@ -178,7 +178,7 @@ def pasted(width, size, across=12):
 
 def test_twenty_four_small_faces_in_a_panorama():
     picture, places = pasted(50, (12_000, 2_000))
-    found = yunet.find_faces(picture)
+    found = detection.find_faces(picture)
     assert len(found) == 24
     # The middle between the eyes, in the head of 90 pixels.
     eyes = np.array([227 - 130, 102.5]) * 50 / 90
@@ -191,10 +191,10 @@ def test_twenty_four_small_faces_in_a_panorama():
 def test_the_smallest_face():
     """A fortieth of the shorter side, or what min_face asks for."""
     small, _ = pasted(20, (2_000, 2_000), across=2)
-    assert yunet.find_faces(small) == []
+    assert detection.find_faces(small) == []
     assert len(FaceFinder(min_face=16)(small)) == 4
     assert FaceFinder(min_face=30)(small) == []
-    assert len(yunet.find_faces(small[:640, :640])) == 1
+    assert len(detection.find_faces(small[:640, :640])) == 1
 
 
 def test_no_face_on_a_desk(tmp_path):
@@ -202,9 +202,9 @@ def test_no_face_on_a_desk(tmp_path):
     for shape in ((8, 8), (8, 3000), (3000, 8), (200, 200), (1400, 60)):
         plain = np.full((*shape, 3), 128, np.uint8)
         noise = np.random.default_rng(0).integers(0, 256, plain.shape).astype(np.uint8)
-        assert yunet.find_faces(plain) == []
-        assert yunet.find_faces(noise) == []
-    assert yunet.find_faces(np.asarray(background(1280, 960))) == []
+        assert detection.find_faces(plain) == []
+        assert detection.find_faces(noise) == []
+    assert detection.find_faces(np.asarray(background(1280, 960))) == []
 
 
 def test_the_lowest_score_can_be_chosen(pixels):
@@ -228,10 +228,10 @@ def test_settings_that_cannot_be(settings, hint):
 
 def test_eight_threads_find_what_one_finds(pixels):
     pictures = [pixels, pixels[:, ::-1], pixels[40:300, 100:400], pixels[:60]] * 4
-    expected = [yunet.find_faces(picture) for picture in pictures]
+    expected = [detection.find_faces(picture) for picture in pictures]
     assert [len(found) for found in expected[:4]] == [1, 1, 1, 0]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(yunet.find_faces, pictures)) == expected
+        assert list(pool.map(detection.find_faces, pictures)) == expected
 
 
 def test_a_finder_goes_to_another_process(pixels):
@@ -243,7 +243,7 @@ def test_a_finder_goes_to_another_process(pixels):
 def test_finding_leaves_the_picture_as_it_was(pixels):
     picture = pixels.copy()
     picture.setflags(write=False)
-    assert yunet.find_faces(picture)
+    assert detection.find_faces(picture)
 
 
 def test_the_first_call_needs_no_network(pixels, tmp_path):
@@ -254,8 +254,8 @@ def test_the_first_call_needs_no_network(pixels, tmp_path):
         "def refuse(*a, **k): raise OSError('no network')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "import numpy as np\n"
-        "from hydranet_tf.data import yunet\n"
-        f"print(len(yunet.find_faces(np.load({str(tmp_path / 'a.npy')!r}))))\n"
+        "from hydranet_tf.data import detection\n"
+        f"print(len(detection.find_faces(np.load({str(tmp_path / 'a.npy')!r}))))\n"
         "print('tensorflow' in sys.modules)\n"
     )
     done = subprocess.run(
@@ -269,15 +269,15 @@ def test_the_first_call_needs_no_network(pixels, tmp_path):
 
 
 def test_the_network_is_the_one_whose_licence_lies_beside_it():
-    folder = Path(yunet.__file__).parent / "face_detector"
-    found = hashlib.sha256((folder / yunet.MODEL_FILE).read_bytes()).hexdigest()
+    folder = Path(detection.__file__).parent / "face_detector"
+    found = hashlib.sha256((folder / detection.MODEL_FILE).read_bytes()).hexdigest()
     licence = (folder / "LICENSE").read_text()
     assert found in licence and "MIT License" in licence
 
 
 def test_the_command_has_the_same_default():
     text = (REPOSITORY / "hydranet_tf" / "commands" / "predict.py").read_text()
-    assert f'"min_score", {yunet.MIN_SCORE},' in text
+    assert f'"min_score", {detection.MIN_SCORE},' in text
 
 
 def test_the_page_searches_with_the_same_numbers():
@@ -292,7 +292,7 @@ def test_the_page_searches_with_the_same_numbers():
     others = {"_SMALLEST", "_MOST_ENLARGED"}
     expected = {
         name.removeprefix("_"): value
-        for name, value in vars(yunet).items()
+        for name, value in vars(detection).items()
         if name.isupper() and isinstance(value, (int, float)) and name not in others
     }
     assert {name: float(value) for name, value in found.items()} == expected
@@ -300,7 +300,7 @@ def test_the_page_searches_with_the_same_numbers():
     moved = [
         complex(float(x), float(y)) for x, y in re.findall(r"\[(.+), (.+)\]", body)
     ]
-    assert moved == yunet._TO_CONTRACT.tolist()
+    assert moved == detection._TO_CONTRACT.tolist()
     body = re.search(r"CONTRACT: Contract = \{(.*?)^\};", text, re.M | re.S)[1]
     points = re.findall(r"(\w+): \[(.+), (.+)\]", body)
     assert {name: (float(x), float(y)) for name, x, y in points} == dict(

@@ -1,7 +1,7 @@
 /**
- * Finds faces of any size and turn as hydranet_tf/data/yunet.py does: the same network,
- * the same two steps, the same numbers. That file has the reasons and where the numbers
- * come from.
+ * Finds faces of any size and turn as hydranet_tf/data/detection.py does: the same
+ * network, the same two steps, the same numbers. That file has the reasons and where
+ * the numbers come from.
  *
  * 1. The whole picture is searched at a small scale, with a low threshold.
  * 2. Every candidate is looked at again in a patch of the picture, turned until the
