@@ -3,21 +3,60 @@
 What a face photograph may differ in without changing its labels: side, crop,
 tilt, light, colour, a covered part. Being a layer, its random state is saved
 with the network, and outside of training it is not there.
+
+Mixup lays another face over each (Zhang et al. 2018, arXiv:1710.09412). The network may
+not be sure of a face that it has learned by heart when it lies under another one. Their
+shares are drawn from a Beta distribution; here they are spread evenly over the rows of
+the batch. A batch is a random choice in random order, so each face meets another
+partner in another share each time, and the loss knows both from a row's number alone:
+nothing has to be handed from the layer to it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import keras
 from keras import ops
-
-from hydranet_tf.fused import fused
 
 # Weights of red, green and blue in luma: ITU-R BT.601, as JPEG uses.
 LUMA = (0.299, 0.587, 0.114)
 
 STRENGTHS = ("none", "standard", "strong")
+
+# Side in pixels below which compiling, half a second for each shape, is not worth it.
+_SMALLEST_FUSED = 96
+
+
+def fused(function: Callable) -> Callable:
+    """Has TensorFlow compile a function of `(images, ...)` by XLA.
+
+    Operation by operation, each of dozens would write a batch of images to memory and
+    the next read it again: augmentation took a fifth of a training step on a CPU, and
+    takes a twentieth. The convolutions of a network are slower under XLA there, so the
+    step as a whole is not compiled. JAX compiles a step anyway.
+
+    Args:
+        function: of Keras operations alone, without variables or random draws (XLA
+            would draw again for each use of a number). The images, its first argument,
+            are `[batch, side, side, 3]`.
+    """
+    compiled = None
+
+    @functools.wraps(function)
+    def call(images, *arguments):
+        nonlocal compiled
+        if keras.backend.backend() != "tensorflow" or images.shape[1] < _SMALLEST_FUSED:
+            return function(images, *arguments)
+        if compiled is None:
+            import tensorflow as tf
+
+            compiled = tf.function(function, jit_compile=True, autograph=False)
+        return compiled(images, *arguments)
+
+    return call
 
 
 @keras.saving.register_keras_serializable("hydranet_tf")
@@ -224,3 +263,46 @@ def _affine(images, a, b, c, d, e, f):
 
     above = row(top)
     return above + share_y * (row(bottom) - above)
+
+
+def partners(values):
+    """The row before each row, `[batch, ...]`; that of the first is the last."""
+    return ops.roll(values, 1, axis=0)
+
+
+def fractions(count, largest: float):
+    """How much of its partner is in each row, float32 `[count]`, 0 to `largest`."""
+    rows = ops.arange(count, dtype="float32") + 0.5
+    return largest * rows / ops.cast(count, "float32")
+
+
+@keras.saving.register_keras_serializable("hydranet_tf")
+class Mixup(keras.layers.Layer):
+    """Lays its partner's image over each image of a batch, in training.
+
+    Args:
+        largest: share of the partner, at most 0.5, so that a row's own label stays
+            that of the clearer face.
+    """
+
+    def __init__(self, largest: float, name: str = "mixup", **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, **kwargs)
+        self.largest = largest
+
+    def call(self, images, training=False):
+        """Changes `[batch, side, side, 3]` images; 0..255 in and out."""
+        if not training:
+            return images
+        # A first layer may be given the pipeline's bytes.
+        images = ops.cast(images, "float32")
+        fraction = ops.reshape(
+            fractions(ops.shape(images)[0], self.largest), (-1, 1, 1, 1)
+        )
+        return images + fraction * (partners(images) - images)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "largest": self.largest}

@@ -14,8 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from hydranet_tf.augmentation import LUMA
-from hydranet_tf.fused import fused
+from hydranet_tf.augmentation import LUMA, fused
 
 # RGB to luma and two colour differences, JFIF 1.02. JPEG adds 128 to the differences,
 # which changes no rounding of what is not constant.

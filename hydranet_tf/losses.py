@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from hydranet_tf import heads, mixup, replicas
+from hydranet_tf import augmentation, heads, replicas
 from hydranet_tf.metrics import label_mask, present_or_zero
 from hydranet_tf.tasks import MISSING, REGRESSION, Task
 
@@ -179,7 +179,7 @@ def task_losses(
         labels: `[batch]` by task name; soft labels by `task.soft_name`, see
             `example_losses`, where there are some.
         logits: by task name, see `example_losses`.
-        largest_fraction: of another face in an image, see `mixup`. Both faces' labels
+        largest_fraction: of another face in an image, see `Mixup`. Both faces' labels
             count, by their shares.
         sample_weights: `[batch]` by task name; 1 where there are none.
         class_weights: by task and class name, what a label of the class counts.
@@ -197,9 +197,9 @@ def task_losses(
         widths = labels.get(task.half_width_name)
         faces = [(own, soft, widths, own_weights, 1.0)]
         if largest_fraction:
-            fraction = mixup.fractions(ops.shape(own)[0], largest_fraction)
+            fraction = augmentation.fractions(ops.shape(own)[0], largest_fraction)
             other = [
-                None if values is None else mixup.partners(values)
+                None if values is None else augmentation.partners(values)
                 for values in (own, soft, widths, own_weights)
             ]
             faces = [

@@ -12,11 +12,9 @@ import numpy as np
 from keras import layers, ops
 
 from hydranet_tf import backbones, heads, losses, presets, replicas
-from hydranet_tf.augmentation import Augmentation
+from hydranet_tf.augmentation import Augmentation, Mixup
 from hydranet_tf.capture import Capture
 from hydranet_tf.metrics import MeanOfLabels
-from hydranet_tf.mixup import Mixup
-from hydranet_tf.presets import hub
 from hydranet_tf.tasks import TASKS, Task, from_config, to_json, told_apart
 
 # Name of the layer that takes the pixels.
@@ -56,7 +54,7 @@ class HydraNet(keras.Model):
         seed: of augmentation and dropout.
         tasks: what is answered.
         temperatures: by task name, what `inference_model` divides logits by, see
-            `temperatures.fit`; 1.0 for a task that is not named.
+            `evaluation.scores.fit_temperatures`; 1.0 for a task that is not named.
         flip_tta: `inference_model` looks at each face and at its mirror image, and
             answers with the mean of their logits: twice the work. Training and
             its validation look once.
@@ -264,7 +262,7 @@ class HydraNet(keras.Model):
         Raises:
             hydranet_tf.presets.PresetError: if it is no whole preset.
         """
-        folder = hub.resolve(folder)
+        folder = presets.folder_of(folder)
         config = presets.read_config(folder)
         try:
             model = cls.from_config(config)

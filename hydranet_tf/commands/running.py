@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from hydranet_tf import extras, notices
+from hydranet_tf import errors, notices
 from hydranet_tf.errors import HydraNetError
 
 # Read by `extended` before the others; here for --help and against misspelling.
@@ -69,7 +69,7 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
             missing(error)
 
     def missing(error: ImportError) -> NoReturn:
-        hint = extras.hint(error)
+        hint = errors.installation_hint(error)
         if hint is None:
             traceback.print_exception(error)
             sys.exit(failed)

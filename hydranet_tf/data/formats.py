@@ -19,7 +19,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from hydranet_tf import extras
+from hydranet_tf import errors
 from hydranet_tf.errors import HydraNetError
 
 # Nothing of a face is left below this; such files are icons or damaged.
@@ -242,7 +242,7 @@ def _plugin(found: str) -> Callable[[io.BytesIO], Image.Image]:
         from pillow_heif import HeifImageFile
     except ImportError:
         raise PictureError(
-            f"HEIC needs pillow-heif: {extras.command('heic')}"
+            f"HEIC needs pillow-heif: {errors.installation('heic')}"
         ) from None
     return HeifImageFile
 

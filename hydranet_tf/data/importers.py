@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from hydranet_tf import extras
+from hydranet_tf import errors
 from hydranet_tf.data import labels
 from hydranet_tf.data.file_names import Labels, Skipped
 from hydranet_tf.data.labels import Names
@@ -311,7 +311,7 @@ def _matlab(path: Path) -> Layout:
         except ImportError as error:
             raise SourceError(
                 f"{path} is read by scipy, which is not installed: "
-                f"{extras.command('readers')}"
+                f"{errors.installation('readers')}"
             ) from error
         try:
             table = scipy.io.loadmat(path, simplify_cells=True)[path.stem]
@@ -368,7 +368,7 @@ def _parquet(files: Sequence[Path], path: Path, names: Names) -> Layout:
         except ImportError as error:
             raise SourceError(
                 f"{path} is read by pyarrow, which is not installed: "
-                f"{extras.command('readers')}"
+                f"{errors.installation('readers')}"
             ) from error
         for file in files:
             try:

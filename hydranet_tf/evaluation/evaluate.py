@@ -28,14 +28,14 @@ from hydranet_tf.evaluation import (
     scores,
     sensitivity,
     subgroups,
-    subsets,
-    temperatures,
 )
 from hydranet_tf.evaluation.findings import (
     EvaluationError,
     Findings,
     find,
     groups_json,
+    subset_masks,
+    subset_scores,
     task_json,
 )
 from hydranet_tf.inference import photograph_faces, predictor, runtimes
@@ -161,7 +161,7 @@ def evaluate_model(
     }
     if features is not None:
         projector_files.write(features, findings, faces, projector, show_faces, seed)
-    masks = subsets.find(findings.ids, findings.labels, split_lists)
+    masks = subset_masks(findings.ids, findings.labels, split_lists)
     shown = {}
     if show_faces:
         worst = report.worst_examples(findings)
@@ -254,7 +254,7 @@ def _fit_temperatures(workdir: Path, faces: pipeline.Faces, batch_size: int) -> 
     model = checkpoints.load_model(workdir)
     logits = _logits_for_temperatures(model.logits_model(), faces, batch_size)
     labels = {name: np.tile(v, 2) for name, v in faces.examples.labels.items()}
-    found = temperatures.fit(model.tasks, logits, labels)
+    found = scores.fit_temperatures(model.tasks, logits, labels)
     folder, _ = checkpoints.newest(workdir)
     checkpoints.keep_temperatures(workdir, folder.name, found)
 
@@ -343,7 +343,7 @@ def write(
         seed: that `find` was given.
         crop: from `sensitivity.of_crops`; None where only predictions are known.
         capture: from `sensitivity.of_captures`; None there, too.
-        masks: from `subsets.find`.
+        masks: from `findings.subset_masks`.
         thumbnails: from `report.thumbnails`, for report.html alone.
 
     Returns:
@@ -381,7 +381,7 @@ def write(
             },
             "tasks": {t.name: task_json(findings, t) for t in findings.tasks},
             "groups": groups_json(findings.groups),
-            "parts": subsets.measure(findings, masks or {}, seed),
+            "parts": subset_scores(findings, masks or {}, seed),
             "worst_examples": report.worst_examples(findings),
             "margin_sensitivity": crop,
             "capture_sensitivity": capture,

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import hydranet_tf
-from hydranet_tf import checkpoints, extras, presets
+from hydranet_tf import checkpoints, errors, presets
 from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import sources
 from hydranet_tf.evaluation import report as report_files
@@ -383,7 +383,7 @@ def _check_request(output: Path, request: Request) -> None:
     if missing is not None:
         raise ExportError(
             f"the format {ONNX} needs the packages {', '.join(onnx_file.PACKAGES)}: "
-            f"{missing}. {extras.command('onnx')} brings them"
+            f"{missing}. {errors.installation('onnx')} brings them"
         )
     if output.exists() and not output.is_dir():
         raise ExportError(f"expected a folder as --output; {output} is a file")

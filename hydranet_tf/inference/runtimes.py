@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hydranet_tf import extras, notices
+from hydranet_tf import errors, notices
 from hydranet_tf import tasks as tasks_lib
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.inference import export_metadata, loading
@@ -290,7 +290,7 @@ def _load_onnx(path: Path, engine: str, threads: int) -> Runtime:
         wanted = ONNX_ENGINES if engine == AUTO else [engine]
         raise LoadError(
             f"to run {path}, {' or '.join(wanted)} is needed and is not installed: "
-            + " or ".join(extras.command(_EXTRAS[name]) for name in wanted)
+            + " or ".join(errors.installation(_EXTRAS[name]) for name in wanted)
         )
     try:
         predict, names = load_onnx_engine(engine, content, threads)

@@ -15,11 +15,15 @@ Kernels are not in 8 bits, though the scores would stay: a network that is fine-
 from them moves each weight by less than a step of 8 bits, and an export in 8 bits would
 round most of it away again. Presets of format 2 have such kernels, with a scale for
 each output; they are read as ever.
+
+`hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` is one on the Hugging Face Hub. What
+comes from there is a preset like any other. Its files are kept in the Hub's own cache.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hydranet_tf import errors
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import array_file
 
@@ -40,6 +45,12 @@ _IN_8_BITS = 2
 _SCALES = ".scales"
 # The largest weight of an output channel stands at this in 8 bits, as in LiteRT.
 LARGEST = 127
+
+SCHEME = "hf://"
+CARD = "MODEL_CARD.md"
+# What the Hub shows as the page of a model.
+_PAGE = "README.md"
+_FILES = (CONFIG, WEIGHTS, TASKS, METADATA)
 
 
 class PresetError(HydraNetError, ValueError):
@@ -158,3 +169,96 @@ def axes_within_an_output(shape: tuple[int, ...]) -> tuple[int, ...]:
     # A depthwise kernel is [height, width, channels, 1].
     of_output = 2 if len(shape) == 4 and shape[3] == 1 else len(shape) - 1
     return tuple(axis for axis in range(len(shape)) if axis != of_output)
+
+
+def folder_of(preset: str | os.PathLike) -> Path:
+    """The folder of a preset: a path as it is, an address of the Hub after a download.
+
+    Raises:
+        PresetError: if the Hub does not give it.
+    """
+    if not str(preset).startswith(SCHEME):
+        return Path(preset).expanduser()
+    hub = _hub()
+    name, _, revision = str(preset).removeprefix(SCHEME).partition("@")
+    try:
+        folder = hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=[*_FILES, CARD]
+        )
+    # Names that are none, repositories that are not there, no network: each its own.
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise PresetError(
+            f"cannot get {preset}: {_first_line(error)}. Expected {SCHEME}OWNER/NAME "
+            "of a preset that you may read"
+        ) from error
+    return Path(folder)
+
+
+def push_to_hub(
+    folder: str | os.PathLike, address: str, *, private: bool = True
+) -> str:
+    """Uploads a preset; who may do it is known from `hf auth login`.
+
+    Args:
+        folder: as export.py writes it.
+        address: `hf://OWNER/NAME`; is made where it is not there.
+        private: of a repository that is made: whether others see it.
+
+    Returns:
+        The address of its page.
+
+    Raises:
+        PresetError: if it is no whole preset, or the Hub refuses it.
+    """
+    folder = Path(folder).expanduser()
+    read_config(folder)
+    if not address.startswith(SCHEME):
+        raise PresetError(f"expected {SCHEME}OWNER/NAME; got {address}")
+    hub = _hub()
+    name = address.removeprefix(SCHEME)
+    api = hub.HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        operations = [
+            hub.CommitOperationAdd(file, folder / file)
+            for file in (*_FILES, CARD)
+            if (folder / file).is_file()
+        ]
+        page = hub.CommitOperationAdd(_PAGE, hub_page(folder).encode())
+        api.create_commit(
+            name, [*operations, page], commit_message="A preset of hydranet_tf"
+        )
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise PresetError(f"cannot push to {address}: {_first_line(error)}") from error
+    return f"{api.endpoint}/{name}"
+
+
+def hub_page(folder: Path) -> str:
+    """The card behind the block of metadata that the Hub reads."""
+    tasks = [task["name"] for task in json.loads((folder / TASKS).read_text())]
+    block = [
+        "---",
+        "library_name: keras",
+        "pipeline_tag: image-classification",
+        "tags:",
+        *(f"  - {tag}" for tag in ("hydranet_tf", "face-attributes", *tasks)),
+        "---",
+        "",
+    ]
+    card = folder / CARD
+    return "\n".join(block) + (card.read_text() if card.is_file() else "")
+
+
+def _hub():
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise PresetError(
+            f"{SCHEME} needs huggingface_hub: {errors.installation('hub')}"
+        ) from error
+    return huggingface_hub
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

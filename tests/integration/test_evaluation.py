@@ -17,7 +17,7 @@ from report_files import FILES, names_in, read_json, read_rows
 
 from hydranet_tf import checkpoints, config
 from hydranet_tf.data import decoding, pipeline, sources
-from hydranet_tf.evaluation import evaluate, findings, sensitivity, temperatures
+from hydranet_tf.evaluation import evaluate, findings, scores, sensitivity
 from hydranet_tf.exporting import export
 from hydranet_tf.inference import runtimes
 from hydranet_tf.tasks import AGE, BINARY, RACE, Task
@@ -151,7 +151,9 @@ def test_temperatures_are_fitted_kept_and_used(trained, tmp_path, undrawn):
     assert [row["id"] for row in rows] == list(opened.ids)
     q = runtimes.load(trained / "run").predictions(np.stack(changed))["race"]
     logs = np.log(np.concatenate([p, q]))
-    found = temperatures.fit([RACE], {"race": logs}, {"race": np.tile(labels, 2)})
+    found = scores.fit_temperatures(
+        [RACE], {"race": logs}, {"race": np.tile(labels, 2)}
+    )
     assert found["race"] == pytest.approx(kept["race"], rel=0.02)
     after = read_rows(tmp_path / "report")
     cooled = p ** (1 / kept["race"])

@@ -21,7 +21,7 @@ from packaging.version import Version
 from PIL import Image
 
 import hydranet_tf
-from hydranet_tf import extras
+from hydranet_tf import errors
 from hydranet_tf.inference import loading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -170,25 +170,28 @@ def test_everything_asked_for_is_used():
     assert asked - imported(folders) == NEVER_IMPORTED
 
 
-@pytest.mark.parametrize("extra", sorted(extras.EXTRAS))
+@pytest.mark.parametrize("extra", sorted(errors.EXTRAS))
 def test_a_missing_package_names_the_extra_that_brings_it(extra):
     providers = importlib.metadata.packages_distributions()
-    for package in extras.EXTRAS[extra]:
+    for package in errors.EXTRAS[extra]:
         (provider,) = {canonicalize_name(one) for one in providers[package]}
         assert provider.removesuffix("-cpu") in names(extra)
-        hint = extras.hint(ModuleNotFoundError(name=f"{package}.inner"))
+        hint = errors.installation_hint(ModuleNotFoundError(name=f"{package}.inner"))
         assert f"hydranet_tf[{extra}]" in hint and "\n" not in hint
     # All that may be missing has its line.
     assert names("train") <= {
         canonicalize_name(provider).removesuffix("-cpu")
-        for package in extras.EXTRAS["train"]
+        for package in errors.EXTRAS["train"]
         for provider in providers[package]
     }
 
 
 def test_a_package_of_no_extra_is_a_fault_to_be_seen():
-    assert extras.hint(ModuleNotFoundError(name="hydranet_tf.nothing")) is None
-    assert extras.hint(ImportError("no name")) is None
+    assert (
+        errors.installation_hint(ModuleNotFoundError(name="hydranet_tf.nothing"))
+        is None
+    )
+    assert errors.installation_hint(ImportError("no name")) is None
 
 
 def closure(group: str) -> set[str]:

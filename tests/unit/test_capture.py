@@ -11,8 +11,8 @@ import skimage.data
 from PIL import Image
 
 from hydranet_tf import capture
+from hydranet_tf.augmentation import fused
 from hydranet_tf.capture import Capture
-from hydranet_tf.fused import fused
 
 QUIET = dict(
     blur=0, unsharp=0, resolution=1, noise=0, jpeg=100, light=0, shine=0, balance=0

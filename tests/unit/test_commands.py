@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hydranet_tf
-from hydranet_tf import extras
+from hydranet_tf import errors
 from hydranet_tf.commands import main
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def test_without_its_extra_a_command_names_it(command, package, extra, tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"hydranet {command[0]}: the package {package} is needed here and not "
-        f"installed: {extras.command(extra)}"
+        f"installed: {errors.installation(extra)}"
     )
     assert "Traceback" not in done.stderr
 
@@ -122,7 +122,7 @@ def test_a_film_without_its_extra_names_it(tmp_path):
     assert done.returncode == 120 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (
         "hydranet predict: the package trackers is needed here and not installed: "
-        f"{extras.command('video')}"
+        f"{errors.installation('video')}"
     )
 
 

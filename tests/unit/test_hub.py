@@ -13,7 +13,6 @@ import released
 import yaml
 
 from hydranet_tf import presets
-from hydranet_tf.presets import hub
 
 COMMIT = "a" * 40
 NAME = "someone/faces"
@@ -95,20 +94,20 @@ def server(tmp_path, monkeypatch):
 
 
 def test_a_path_stays_what_it_is(tmp_path):
-    assert hub.resolve(tmp_path) == tmp_path
+    assert presets.folder_of(tmp_path) == tmp_path
 
 
 def test_a_preset_comes_from_the_hub_and_nothing_else_does(server):
-    folder = hub.resolve(f"hf://{NAME}")
+    folder = presets.folder_of(f"hf://{NAME}")
     assert presets.read_config(folder) == presets.read_config(released.PRESET)
-    for file in (presets.CONFIG, presets.WEIGHTS, presets.TASKS, hub.CARD):
+    for file in (presets.CONFIG, presets.WEIGHTS, presets.TASKS, presets.CARD):
         assert (folder / file).read_bytes() == (released.PRESET / file).read_bytes()
     assert not (folder / "malware.pkl").exists()
     assert not [path for path in FakeHub.asked if path.endswith("malware.pkl")]
 
 
 def test_a_revision_is_asked_for(server):
-    hub.resolve(f"hf://{NAME}@v2")
+    presets.folder_of(f"hf://{NAME}@v2")
     asked = f"/api/models/{NAME}/revision/v2"
     assert any(path.startswith(asked) for path in FakeHub.asked)
 
@@ -116,20 +115,20 @@ def test_a_revision_is_asked_for(server):
 @pytest.mark.parametrize("address", ["hf://someone/nothing", "hf://no name at all!"])
 def test_what_is_not_there_is_said(server, address):
     with pytest.raises(presets.PresetError, match="cannot get hf://"):
-        hub.resolve(address)
+        presets.folder_of(address)
 
 
 def test_a_damaged_preset_is_not_pushed(tmp_path):
     shutil.copytree(released.PRESET, tmp_path / "preset")
     (tmp_path / "preset" / presets.TASKS).write_text("[]")
     with pytest.raises(presets.PresetError, match="sha256"):
-        hub.push(tmp_path / "preset", f"hf://{NAME}")
+        presets.push_to_hub(tmp_path / "preset", f"hf://{NAME}")
 
 
 def test_the_page_has_a_block_that_the_hub_reads():
-    page = hub.page_of(released.PRESET)
+    page = presets.hub_page(released.PRESET)
     _, block, card = page.split("---\n", 2)
     about = yaml.safe_load(block)
     assert about["library_name"] == "keras"
     assert {"hydranet_tf", "age", "gender", "race"} <= set(about["tags"])
-    assert card.endswith((released.PRESET / hub.CARD).read_text())
+    assert card.endswith((released.PRESET / presets.CARD).read_text())

@@ -18,7 +18,7 @@ NETWORK = "network"
 # From first to last. A folder imports from folders on the lines above its own, and
 # nothing from those beside it.
 ORDER = (
-    ("errors", "extras", "notices"),
+    ("errors", "notices"),
     ("tasks",),
     ("io",),
     ("data", "backbones", "presets"),
@@ -36,7 +36,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MAY_IMPORT_TENSORFLOW = {"data", "training", "exporting"}
 # tf.distribute, and tf.saved_model.load where such a folder is to be run.
 MAY_IMPORT_IT_LATE = {
-    "fused.py",
+    "augmentation.py",
     "replicas.py",
     "inference/runtimes.py",
     "inference/predictor.py",
@@ -95,7 +95,7 @@ FILES += [path for path in sorted(PACKAGE.glob("*.py")) if "__" not in path.stem
 
 def test_every_folder_has_its_place():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == set(RANK) - {"errors", "extras", "notices", "tasks", NETWORK}
+    assert folders == set(RANK) - {"errors", "notices", "tasks", NETWORK}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -110,7 +110,7 @@ def test_a_forbidden_import_is_seen():
     assert forbidden("photos", "import hydranet_tf.training.train") == {"training"}
     assert forbidden("data", "from hydranet_tf.model import HydraNet") == {NETWORK}
     assert forbidden("data", "from hydranet_tf import model") == {NETWORK}
-    assert forbidden("errors", "from hydranet_tf import extras") == {"extras"}
+    assert forbidden("errors", "from hydranet_tf import notices") == {"notices"}
     assert not forbidden("data", "from hydranet_tf.data import sources")
     assert not forbidden("exporting", "from hydranet_tf import __version__, tasks")
 

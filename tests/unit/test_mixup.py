@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hydranet_tf import losses
-from hydranet_tf.mixup import Mixup
+from hydranet_tf.augmentation import Mixup
 from hydranet_tf.model import HydraNet
 from hydranet_tf.tasks import MISSING, TASKS
 

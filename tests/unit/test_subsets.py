@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hydranet_tf.evaluation import findings, subsets
+from hydranet_tf.evaluation import findings
 from hydranet_tf.tasks import AGE, MISSING
 
 IDS = ["a.jpg", "sub/b.jpg", "c.jpg", "d.jpg"]
@@ -21,7 +21,7 @@ def split_lists(tmp_path):
 
 
 def test_parts_by_age_and_by_twin(split_lists):
-    found = subsets.find(IDS, LABELS, split_lists)
+    found = findings.subset_masks(IDS, LABELS, split_lists)
     assert {name: mask.tolist() for name, mask in found.items()} == {
         "ages 21 to 60": [False, True, True, False],
         "without near-twins": [True, False, True, True],
@@ -30,14 +30,16 @@ def test_parts_by_age_and_by_twin(split_lists):
 
 def test_a_part_that_is_everything_or_nothing_is_left_out(split_lists):
     (split_lists / "near_duplicate_groups.txt").write_text("c.jpg\td.jpg\n")
-    assert subsets.find(IDS, {"age": np.full(4, 30.0)}, split_lists) == {}
-    assert subsets.find(IDS, {"age": np.full(4, 9.0)}, None) == {}
+    assert findings.subset_masks(IDS, {"age": np.full(4, 30.0)}, split_lists) == {}
+    assert findings.subset_masks(IDS, {"age": np.full(4, 9.0)}, None) == {}
 
 
 def test_scores_of_a_part_by_hand(split_lists):
     predictions = {"age": np.array([25.0, 22.0, 57.0, 40.0])}
     found = findings.find([AGE], np.array(IDS), LABELS, predictions)
-    rows = subsets.measure(found, subsets.find(IDS, LABELS, split_lists))
+    rows = findings.subset_scores(
+        found, findings.subset_masks(IDS, LABELS, split_lists)
+    )
     assert [(row["part"], row["n"]) for row in rows] == [
         ("ages 21 to 60", 2), ("without near-twins", 3)
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from hydranet_tf import heads
-from hydranet_tf.evaluation import temperatures
+from hydranet_tf.evaluation import scores
 from hydranet_tf.tasks import AGE, DISTRIBUTION, GENDER, MISSING, RACE
 
 BY_YEAR = dataclasses.replace(AGE, head=DISTRIBUTION)
@@ -28,7 +28,7 @@ def test_the_temperature_that_made_the_labels_is_found(task, true):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (4000, heads.of(task).num_logits))
     labels = drawn(softmax(logits / true), rng)
-    found = temperatures.fit([task], {task.name: logits}, {task.name: labels})
+    found = scores.fit_temperatures([task], {task.name: logits}, {task.name: labels})
     assert found[task.name] == pytest.approx(true, rel=0.08)
 
 
@@ -37,7 +37,7 @@ def test_a_yes_no_question_is_logistic_regression_without_an_intercept():
     logits = rng.normal(0, 3, (3000, 1))
     labels = (rng.random(3000) < 1 / (1 + np.exp(-logits[:, 0] / 1.7))).astype(int)
     slope = LogisticRegression(C=np.inf, fit_intercept=False).fit(logits, labels).coef_
-    found = temperatures.fit([GENDER], {"gender": logits}, {"gender": labels})
+    found = scores.fit_temperatures([GENDER], {"gender": logits}, {"gender": labels})
     assert found["gender"] == pytest.approx(1 / slope[0, 0], rel=0.01)
 
 
@@ -45,13 +45,17 @@ def test_missing_labels_take_no_part():
     rng = np.random.default_rng(2)
     logits = rng.normal(0, 3, (500, 5))
     labels = drawn(softmax(logits / 2), rng)
-    alone = temperatures.fit([RACE], {"race": logits}, {"race": labels})
+    alone = scores.fit_temperatures([RACE], {"race": logits}, {"race": labels})
     more = np.concatenate([logits, 100 * logits])
     missing = np.concatenate([labels, np.full(500, MISSING)])
-    assert temperatures.fit([RACE], {"race": more}, {"race": missing}) == alone
+    assert scores.fit_temperatures([RACE], {"race": more}, {"race": missing}) == alone
     none = np.full(500, MISSING)
-    assert temperatures.fit([RACE], {"race": logits}, {"race": none}) == {"race": 1.0}
+    assert scores.fit_temperatures([RACE], {"race": logits}, {"race": none}) == {
+        "race": 1.0
+    }
 
 
 def test_a_value_has_no_temperature():
-    assert temperatures.fit([AGE], {"age": np.zeros(3)}, {"age": np.ones(3)}) == {}
+    assert (
+        scores.fit_temperatures([AGE], {"age": np.zeros(3)}, {"age": np.ones(3)}) == {}
+    )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sample_pictures import astronaut, background, readable_runtime
 
-from hydranet_tf import extras
+from hydranet_tf import errors
 from hydranet_tf.data.detection import Detection, DetectionError, FaceFinder
 from hydranet_tf.inference.predictor import Predictor
 from hydranet_tf.photos import frames, tracks, video
@@ -581,7 +581,7 @@ def test_without_the_extra_a_line_says_what_to_install(clip, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(ImportError) as caught:
         video.predict([clip], model(Squares()), tmp_path / "rows.csv")
-    assert "hydranet_tf[video]" in extras.hint(caught.value)
+    assert "hydranet_tf[video]" in errors.installation_hint(caught.value)
     assert not (tmp_path / "rows.csv").exists()
 
 
