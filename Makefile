@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/installed
 DEV_INSTALLED := $(VENV)/dev_installed
 DOCS_VENV := .venv_docs
 BENCH_INSTALLED := $(VENV)/bench_installed
+# What pip does on one core, on all of them. Some packages carry files for other versions
+# of Python, which do not compile and are not needed.
+COMPILE = $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 FACE_API := @vladmandic/face-api@1.7.15 @tensorflow/tfjs@4.22.0 \
   @tensorflow/tfjs-backend-wasm@4.22.0
 
@@ -35,7 +38,8 @@ $(INSTALLED): requirements.txt
 	  "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing requirements.txt into $(VENV): about 0.8 GB to download, 2.5 GB on disk; two to five minutes ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@$(VENV)/bin/python -m pip install --quiet --no-compile --requirement requirements.txt
+	@$(COMPILE)
 	@touch $@
 
 demo: venv ## Draw faces, train, evaluate, export, predict: demo_output/
@@ -49,7 +53,9 @@ web: ## Build the page of web/ and serve it on http://localhost:4173
 # What the tests need goes on top: who scores a photograph does without.
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
 	@echo "Adding requirements-dev.txt to $(VENV): the tests' packages, JAX, Ray; a minute or two ..."
-	@$(VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --no-compile --no-deps \
+	  --requirement requirements-dev.txt
+	@$(COMPILE)
 	@touch $@
 
 test_fast: $(DEV_INSTALLED) ## Run the unit tests that take no time
@@ -61,7 +67,8 @@ test: $(DEV_INSTALLED) ## Run the tests (those on real images and in the browser
 
 # A file to a worker: what a module's fixture makes in minutes is made once.
 test_long: $(DEV_INSTALLED) ## Run the tests that take a minute and more: many processes, whole runs
-	@$(VENV)/bin/python -m pytest -m long --numprocesses=logical --dist=loadfile
+	@$(VENV)/bin/python -m pytest -m long --numprocesses=logical --dist=loadfile \
+	  $$(grep -rl --include='*.py' 'mark\.long\b' tests)
 
 lint: $(DEV_INSTALLED) ## Check style, formatting and types
 	@$(VENV)/bin/python -m ruff check .

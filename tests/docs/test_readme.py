@@ -49,7 +49,7 @@ SETTINGS = {
 # What a target of make starts, by another test or by CI.
 TARGETS = {
     # It asks a registry; .ci/run begins with it.
-    "make venv": "-m pip install --quiet --requirement requirements.txt",
+    "make venv": "-m pip install --quiet --no-compile --requirement requirements.txt",
     # tests/integration/test_end_to_end.py runs this script.
     "make demo": "examples/demo.py --output=demo_output",
     # These tests themselves; .ci/run runs them.
