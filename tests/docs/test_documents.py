@@ -9,11 +9,11 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
 from pathlib import Path, PurePosixPath
 
 import documents
+import forks
 import pytest
 from sample_pictures import astronaut
 
@@ -187,10 +187,7 @@ def test_the_commands_take_the_values_of_their_flags(name):
         if "--help" not in arguments and "..." not in arguments
     ]
     assert commands
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE, name, json.dumps(commands)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = forks.run(["-c", PARSE, name, json.dumps(commands)], cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import keras
 import numpy as np
 import pytest
@@ -86,10 +85,8 @@ def test_tasks_come_before_the_modules_that_know_them():
 
 
 def python(code, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow", "PATH": ""},
-    )  # fmt: skip
+    environment = {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow", "PATH": ""}
+    return forks.run(["-c", code], cwd, environment)
 
 
 def test_tasks_of_a_file_are_asked_by_every_command(tmp_path):

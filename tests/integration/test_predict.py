@@ -12,6 +12,7 @@ import sys
 import weakref
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from PIL import Image
@@ -549,17 +550,18 @@ def test_all_three_kinds_of_model(folder, tmp_path):
 
 def test_the_script_takes_faces_as_they_are_and_says_what_is_wrong(folder, tmp_path):
     write_workdir(random_model(), tmp_path / "run")
-    done = run(
-        "--model=run", "--output=faces.jsonl", "--no_detect", "album/a.png",
+    script = REPOSITORY / "predict.py"
+    done = forks.run(
+        [script, "--model=run", "--output=faces.jsonl", "--no_detect", "album/a.png"],
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "faces: 1" in done.stdout
-    done = run("--model=nowhere", "--output=f.csv", "album", cwd=tmp_path)
+    done = forks.run([script, "--model=nowhere", "--output=f.csv", "album"], tmp_path)
     assert done.returncode == 120
     assert done.stderr.splitlines()[-1].startswith("predict.py: expected a workdir")
     assert "Traceback" not in done.stderr
-    done = run("--model=run", "--output=f.csv", "nowhere", cwd=tmp_path)
+    done = forks.run([script, "--model=run", "--output=f.csv", "nowhere"], tmp_path)
     assert done.returncode == 120 and "no picture at nowhere" in done.stderr
 
 

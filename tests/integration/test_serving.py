@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import forks
 import grpc
 import numpy as np
 import pytest
@@ -372,12 +373,7 @@ def test_a_folder_without_versions_is_refused(tmp_path):
 
 
 def test_the_server_says_what_is_wrong_with_its_folder(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SERVING / "server.py", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    done = forks.run([SERVING / "server.py", tmp_path])
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
         f"expected folders {tmp_path}/1, {tmp_path}/2, ..."

@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import synthetic
@@ -61,10 +60,7 @@ def test_what_a_preset_does_not_have_is_said(preset, data, tmp_path):
 
 def test_one_source_is_named():
     for flags in ([], ["--model=a", "--workdir=b"]):
-        done = subprocess.run(
-            [sys.executable, ROOT / "export.py", "--output=out", *flags],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        done = forks.run([ROOT / "export.py", "--output=out", *flags])
         assert done.returncode and "expected --model=" in done.stdout + done.stderr
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,10 +21,8 @@ STRIDED = (2, 4, 6, 12)
 def predictions_of(script: str):
     """What a script prints as JSON, in a process where absl knows no other flags."""
     folders = (REPOSITORY / "examples", REPOSITORY)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+    done = forks.run(["-c", script], env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

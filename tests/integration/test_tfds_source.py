@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from PIL import Image
 from source_files import labels_of, write_folder
@@ -48,9 +49,7 @@ def foreign_dir(tmp_path_factory) -> Path:
     """Prepared in another process, so that this one does not know the builder."""
     folder = tmp_path_factory.mktemp("foreign")
     (folder / "strangers.py").write_text(FOREIGN)
-    subprocess.run(
-        [sys.executable, folder / "strangers.py", folder], check=True, cwd=folder
-    )
+    forks.run([folder / "strangers.py", folder], cwd=folder).check_returncode()
     return folder
 
 

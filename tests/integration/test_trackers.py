@@ -6,11 +6,10 @@ import json
 import os
 import sqlite3
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forks
 import pytest
 import synthetic
 from wandb.proto import wandb_internal_pb2
@@ -26,14 +25,13 @@ def folder(tmp_path_factory):
 
 def train(folder: Path, workdir: Path, *more: str, **environment: str):
     """Runs the command in the folder that holds the workdir."""
-    return subprocess.run(
+    return forks.run(
         [
-            sys.executable, ROOT / "train.py", f"--data={folder}",
+            ROOT / "train.py", f"--data={folder}",
             f"--split_lists={folder / 'splits'}", "--backbone=tiny", "--image_size=32",
             "--batch_size=12", f"--workdir={workdir}", *more,
         ],
-        capture_output=True, text=True, cwd=workdir.parent,
-        env={**os.environ, **environment},
+        cwd=workdir.parent, env={**os.environ, **environment},
     )  # fmt: skip
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from source_files import write_folder
 
@@ -59,10 +58,7 @@ def test_one_of_several_sources_that_gives_nothing_says_why(table, tmp_path):
 
 def test_the_command_needs_no_workdir_and_says_what_is_wrong(table):
     def run(*flags):
-        return subprocess.run(
-            [sys.executable, "train.py", "--check", *flags],
-            cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
+        return forks.run(["train.py", "--check", *flags], cwd=ROOT)
 
     done = run(f"--data={table}", "--columns=age=nothing")
     assert done.returncode == 1

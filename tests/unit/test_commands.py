@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 
 import hydranet_tf
@@ -27,9 +28,7 @@ def hydranet(*arguments, cwd=REPOSITORY, before=""):
         f"sys.argv[1:] = {list(arguments)!r}\n{before}\n"
         "from hydranet_tf.commands.main import main\nmain()"
     )
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True
-    )
+    return forks.run(["-c", script], cwd=cwd)
 
 
 def test_every_command_has_its_module_and_its_line():
@@ -137,11 +136,8 @@ def test_the_module_is_the_same_command():
 @pytest.mark.parametrize("name", ["predict", "train", "evaluate", "export"])
 def test_the_script_at_the_root_is_the_same_command(name):
     """By their help, which names all flags: the same but for nothing."""
-    script = subprocess.run(
-        [sys.executable, REPOSITORY / f"{name}.py", "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert script.stdout == hydranet(name, "--help").stdout
+    script = forks.run([REPOSITORY / f"{name}.py", "--help"])
+    assert script.returncode == 0 and script.stdout == hydranet(name, "--help").stdout
 
 
 def test_the_demo_says_that_it_needs_the_repository(tmp_path):
