@@ -307,6 +307,10 @@ def _prepared(
     # In the scope, where the optimiser makes its variables.
     with devices.scope():
         progress = checkpoints.restore(resumed, model) or checkpoints.Progress()
+        if not model.optimizer.built:
+            # Left to the first step, TensorFlow would trace that a second time: a
+            # function that makes variables is traced once with them and once without.
+            model.optimizer.build(model.trainable_variables)
     devices.agree(
         settings=config.that_make_the_run(),
         data=(training.digest(), validation.digest()),

@@ -1,6 +1,8 @@
 """Training runs: what they write, resume, refuse and learn."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -34,7 +36,7 @@ def settings(folder):
     return TrainingConfig(
         data=str(folder),
         split_lists=str(folder / "splits"),
-        backbone="tiny",
+        backbone=synthetic.stem(),
         image_size=32,
         epochs=2,
         batch_size=12,
@@ -44,11 +46,17 @@ def settings(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(settings, tmp_path_factory):
-    """The workdir of a finished run of two epochs."""
+def first(settings, tmp_path_factory):
+    """The workdir of a finished run of two epochs, and what the run printed."""
     workdir = tmp_path_factory.mktemp("finished")
-    train.train(settings, workdir)
-    return workdir
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        train.train(settings, workdir)
+    return workdir, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(first):
+    return first[0]
 
 
 @pytest.fixture
@@ -75,10 +83,26 @@ class Seen(keras.callbacks.Callback):
         self.checkpoints.append(sorted(path.name for path in saved))
 
 
-def test_callbacks_are_called_and_the_history_is_of_the_whole_run(settings, run):
-    seen = Seen(run)
-    longer = dataclasses.replace(settings, epochs=3)
-    history = train.train(longer, run, callbacks=[seen])
+@pytest.fixture(scope="module")
+def longer(settings, finished, tmp_path_factory):
+    """A copy of the run after the same command, and after one for a third epoch.
+
+    Between the two its log got lines that belong to no checkpoint.
+    """
+    workdir = shutil.copytree(finished, tmp_path_factory.mktemp("longer") / "run")
+    train.train(settings, workdir)
+    rows = log(workdir)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "step": 9}\n{"epoch": 4, "st')
+    settings, seen = dataclasses.replace(settings, epochs=3), Seen(workdir)
+    history = train.train(settings, workdir, callbacks=[seen])
+    return SimpleNamespace(
+        workdir=workdir, settings=settings, before=rows, seen=seen, history=history
+    )
+
+
+def test_callbacks_are_called_and_the_history_is_of_the_whole_run(longer):
+    run, seen, history = longer.workdir, longer.seen, longer.history
     rows = log(run)
     assert history.epoch == [0, 1, 2]
     assert history.history["val_age_mae"] == [row["val_age_mae"] for row in rows]
@@ -90,28 +114,25 @@ def test_callbacks_are_called_and_the_history_is_of_the_whole_run(settings, run)
     steps = [int(name.partition("-")[2]) for name in names]
     assert max(steps) == checkpoints.newest(run, "last")[1].step * 2 // 3
     # A run that has ended says the same.
-    assert train.train(longer, run).history == history.history
+    assert train.train(longer.settings, run).history == history.history
 
 
-def test_a_run_writes_what_is_needed_to_repeat_it(settings, tmp_path, capsys):
-    train.train(settings, tmp_path)
-    assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == (
-        settings
-    )
-    run = json.loads((tmp_path / "run.json").read_text())
+def test_a_run_writes_what_is_needed_to_repeat_it(settings, first):
+    workdir, printed = first
+    assert TrainingConfig.from_json((workdir / "config.json").read_text()) == settings
+    run = json.loads((workdir / "run.json").read_text())
     part = sources.open_source(settings.data, "train", split_lists=settings.split_lists)
     assert run["data"]["train"]["digest"] == part.digest()
     assert run["data"]["train"]["examples"] == len(part) == 36
     assert run["versions"]["keras"] == keras.__version__
-    rows = log(tmp_path)
+    rows = log(workdir)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert [row["step"] for row in rows] == [3, 6]
     for name in ("loss", "age_mae", "val_age_mae", "val_race_accuracy", "alpha",
                  "beta", "gamma", "learning_rate", "images_per_second"):  # fmt: skip
         assert all(math.isfinite(row[name]) for row in rows), name
-    found = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    found = {p.name for p in (workdir / "checkpoints").iterdir()}
     assert {"last-00000003", "last-00000006"} <= found
-    printed = capsys.readouterr().out
     assert "epoch 2/2" in printed and "alpha" in printed and "img/s" in printed
 
 
@@ -142,11 +163,9 @@ def test_logged_scores_are_those_of_the_checkpoint(settings, finished):
     assert row["alpha"] == pytest.approx(model.task_weights()["alpha"])
 
 
-def test_finished_run_is_not_trained_again_unless_longer(settings, run):
-    train.train(settings, run)
-    assert len(log(run)) == 2
-    train.train(dataclasses.replace(settings, epochs=3), run)
-    assert [row["step"] for row in log(run)] == [3, 6, 9]
+def test_finished_run_is_not_trained_again_unless_longer(longer):
+    assert len(longer.before) == 2
+    assert [row["step"] for row in log(longer.workdir)] == [3, 6, 9]
 
 
 def test_a_rate_that_jumps_is_said(settings, tmp_path, capsys):
@@ -171,12 +190,10 @@ def test_a_loss_below_0_is_explained_once(capsys):
     assert printed.index("epoch 2/3") < printed.index("below 0") < printed.index("3/3")
 
 
-def test_log_lines_after_the_checkpoint_are_dropped(settings, run):
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "step": 9}\n{"epoch": 4, "st')
-    train.train(dataclasses.replace(settings, epochs=3), run)
-    assert [row["epoch"] for row in log(run)] == [1, 2, 3]
-    assert "loss" in log(run)[-1]
+def test_log_lines_after_the_checkpoint_are_dropped(longer):
+    rows = log(longer.workdir)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert "loss" in rows[-1]
 
 
 def test_other_settings_do_not_touch_a_workdir(settings, run):

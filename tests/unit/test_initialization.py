@@ -64,7 +64,9 @@ def test_larger_images_go_on_with_the_whole_network(settings, first, tmp_path):
 
 def test_a_head_that_answers_something_else_starts_anew(settings, tmp_path):
     preset = tmp_path / "preset"
-    old = HydraNet("tiny", 32, width=8, seed=3, tasks=with_head(TASKS, DISTRIBUTION))
+    old = HydraNet(
+        synthetic.stem(), 32, width=8, seed=3, tasks=with_head(TASKS, DISTRIBUTION)
+    )
     for variable in old.network.trainable_variables:
         variable.assign(keras.ops.full(variable.shape, 0.25))
     old.save_to_preset(preset, {})
@@ -93,7 +95,7 @@ def test_a_resumed_run_does_not_look_for_its_start_again(settings, first, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 16}, "--backbone=tiny --width=8; this run has .*--width=16"),
+        ({"width": 16}, "--backbone=stem --width=8; this run has .*--width=16"),
         ({"start_from": "nowhere"}, "expected a workdir .* got nowhere"),
     ],
 )
