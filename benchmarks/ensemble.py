@@ -1,4 +1,4 @@
-"""What the mean of several networks' answers is worth, beside each of them.
+"""What the mean of several networks' predictions is worth, beside each of them.
 
     python evaluate.py --model=runs/one --data=UTKFace \
         --split_lists=datasets/utkface/splits --output=reports/one
@@ -39,7 +39,7 @@ def main(argv):
         raise app.UsageError(str(error)) from error
     for path, predicted in files.items():
         if predicted.keys() != set(TASKS):
-            raise app.UsageError(f"{path} does not answer all of {', '.join(names)}")
+            raise app.UsageError(f"{path} does not predict all of {', '.join(names)}")
     labels = {
         name: np.array([task.parse(cells[name]) for cells in rows])
         for name, task in names.items()

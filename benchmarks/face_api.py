@@ -4,10 +4,10 @@
         @tensorflow/tfjs@4.22.0 @tensorflow/tfjs-backend-wasm@4.22.0
     python benchmarks/face_api.py --packages=face_api --json=bench_output/face_api.json
 
-lets both answer for one face with one thread, in turns: face-api by TensorFlow.js'
+lets both predict for one face with one thread, in turns: face-api by TensorFlow.js'
 WebAssembly in node, as it runs where there is no GPU, and ours by LiteRT. Ours is
 untrained, and its time is that of any of its kind. With --model, a trained .tflite
-file of ours, and --data that file is timed, both also answer for faces of the
+file of ours, and --data that file is timed, both also predict for faces of the
 validation part, and their scores are compared. face-api has no prediction for race, and
 looks for the face itself: here both are shown the same crops. Most of these faces were
 among those that face-api was trained on, and none among ours.
@@ -35,7 +35,7 @@ _SIZE = flags.DEFINE_integer(
     "Side of an untrained network's faces, and of those that face-api scores.",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each is timed.")
-_ANSWERS = flags.DEFINE_integer("answers", 20, "Answers in a round.")
+_PREDICTIONS = flags.DEFINE_integer("predictions", 20, "Predictions in a round.")
 _MODEL = flags.DEFINE_string("model", None, "A trained .tflite file of ours.")
 _DATA = flags.DEFINE_string("data", None, "As in train.py.")
 _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "As in train.py.")
@@ -87,7 +87,7 @@ def untrained(size: int) -> bytes:
 
 
 def litert_run(content: bytes):
-    """Its side, and what answers for `[1, side, side, 3]` with one thread."""
+    """Its side, and what predicts for `[1, side, side, 3]` with one thread."""
     from hydranet_tf.exporting import latency
 
     prediction = latency.signature(content)
@@ -106,17 +106,17 @@ def times(peer) -> dict:
     face = np.full((1, side, side, 3), 128, np.uint8)
 
     def ours():
-        for _ in range(_ANSWERS.value):
+        for _ in range(_PREDICTIONS.value):
             run(face)
 
     found = rounds.taken(
-        {OURS: ours, FACE_API: lambda: peer(face, _ANSWERS.value)}, _ROUNDS.value
+        {OURS: ours, FACE_API: lambda: peer(face, _PREDICTIONS.value)}, _ROUNDS.value
     )
     return {
         **found,
         "image_size": side,
         "milliseconds": {
-            name: 1e3 * spent / _ANSWERS.value
+            name: 1e3 * spent / _PREDICTIONS.value
             for name, spent in rounds.medians(found[rounds.SECONDS]).items()
         },
         "ratio": rounds.ratios(found, OURS, FACE_API),
@@ -174,7 +174,7 @@ def main(argv):
         peer.close()
     found["settings"] = {
         "image_size_scored_by_face_api": _SIZE.value,
-        "answers_in_a_round": _ANSWERS.value,
+        "predictions_in_a_round": _PREDICTIONS.value,
         "model": _MODEL.value,
     }
     found["machine"] = rounds.machine(["ai-edge-litert"])

@@ -1,4 +1,4 @@
-"""What it is worth to answer for a face and for its mirror image.
+"""What it is worth to predict for a face and for its mirror image.
 
     python benchmarks/mirrored.py --preset=hydranet_tf/presets/NAME --data=UTKFace \
         --split_lists=datasets/utkface/splits --json=bench_output/mirrored.json

@@ -3,7 +3,7 @@
     python benchmarks/neighbours.py --model=runs/utkface_resnet18 --data=UTKFace \
         --split_lists=datasets/utkface/splits --json=bench_output/neighbours.json
 
-takes the pooled features of a trained network as they are and answers age, gender and
+takes the pooled features of a trained network as they are and predicts age, gender and
 race of the validation part in three ways: the network's heads, the nearest
 neighbours of the training part, and a support vector machine on it (scikit-learn;
 features standardised, RBF kernel). The number of neighbours and C are chosen by
@@ -73,7 +73,7 @@ def main(argv):
             row |= {"chosen": chosen, "seconds": time.monotonic() - start}
             found.append({"task": task.name, "way": way, **row})
             logging.info("%s", found[-1])
-    print("| task | answered by | score | 95 % interval |")
+    print("| task | predicted by | score | 95 % interval |")
     print("|---|---|---:|---:|")
     for row in found:
         values = [shown(row, row[k]) for k in ("value", "low", "high")]
@@ -91,7 +91,7 @@ def present(features, labels):
 
 
 def neighbours(task, features, labels):
-    """What answers by the nearest training faces; see `searched`."""
+    """What predicts by the nearest training faces; see `searched`."""
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
     kind = KNeighborsRegressor if task.is_regression else KNeighborsClassifier
@@ -99,7 +99,7 @@ def neighbours(task, features, labels):
 
 
 def vectors(task, features, labels):
-    """What answers by a support vector machine; see `searched`."""
+    """What predicts by a support vector machine; see `searched`."""
     from sklearn.svm import SVC, SVR
 
     # Its time grows with the square of the faces.
@@ -113,7 +113,7 @@ def vectors(task, features, labels):
 
 
 def searched(task, kind, grid, features, labels):
-    """A function from features [n, f] to answers, and the settings that it has."""
+    """A function from features [n, f] to predictions, and the settings that it has."""
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -127,7 +127,7 @@ def searched(task, kind, grid, features, labels):
     ).fit(features, labels)
     if task.is_regression:
         return search.predict, search.best_params_
-    # One column a class, as the heads answer.
+    # One column a class, as the heads give.
     columns = np.eye(len(task.classes))
     return lambda asked: columns[search.predict(asked).astype(int)], search.best_params_
 

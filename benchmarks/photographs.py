@@ -178,7 +178,7 @@ def main(argv):
         print("start: not compared, for --peer_python is not given")
     for name, ratio in found.get("start", {"ratios": {}})["ratios"].items():
         print(
-            f"{name}: first answer in {1 / ratio:.2f} of the time of {IMPORT} "
+            f"{name}: first prediction in {1 / ratio:.2f} of the time of {IMPORT} "
             "(goal: below 1)"
         )
     if _JSON.value:

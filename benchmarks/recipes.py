@@ -10,8 +10,8 @@ trains a short form of `configs/utkface_dlib29_first.flags` (fewer pixels and ep
 and the same with one change at a time, each with every seed, see seeds.py. What pays
 late, as strong augmentation does, is worth less here than in a long run.
 
-With --teacher, answers of networks for the training faces, being taught is one of the
-changes. Flags of train.py after `--` replace those of the recipe.
+With --teacher, predictions of networks for the training faces, being taught is one of
+the changes. Flags of train.py after `--` replace those of the recipe.
 """
 
 import seeds

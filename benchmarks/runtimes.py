@@ -4,7 +4,7 @@
 
 makes an untrained network in PyTorch, gives its weights to ours, writes the float32
 and int8 files, exports the original to ONNX for ONNX Runtime and OpenVINO, checks
-that all float32 answers agree to 1e-3 and then lets all answer in turns, with one
+that all float32 predictions agree to 1e-3 and then lets all predict in turns, with one
 thread and with two. The peers come with requirements-bench.txt.
 """
 
@@ -25,7 +25,7 @@ _BACKBONE = flags.DEFINE_enum(
 )
 _SIZE = flags.DEFINE_integer("image_size", 128, "Side of its images in pixels.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each is timed.")
-_ANSWERS = flags.DEFINE_integer("answers", 5, "Answers in a round.")
+_PREDICTIONS = flags.DEFINE_integer("predictions", 5, "Predictions in a round.")
 _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
 
 OURS, INT8 = "LiteRT", "LiteRT int8"
@@ -35,7 +35,7 @@ THREADS = (1, 2)
 TOLERANCE = 1e-3
 
 
-class DifferentAnswersError(RuntimeError):
+class DifferentPredictionsError(RuntimeError):
     """What shall be compared is not the same network."""
 
 
@@ -54,7 +54,7 @@ def make(folder: Path):
     images = rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8)
     peer = torch_peer.Peer(_BACKBONE.value)
     torch_peer.settle(peer, images)
-    network = torch_peer.Answers(peer).train(False)
+    network = torch_peer.Predictions(peer).train(False)
     model = HydraNet(_BACKBONE.value, size)
     torch_peer.copy_weights(peer, model)
     files = {
@@ -76,7 +76,7 @@ def make(folder: Path):
 
 
 def runners(network, files, image, threads: int):
-    """By name, what answers for the image: float arrays in the order of tasks."""
+    """By name, what predicts for the image: float arrays in the order of tasks."""
     import numpy as np
     import onnxruntime
     import openvino
@@ -126,10 +126,10 @@ def runners(network, files, image, threads: int):
 
 
 def check(predictions) -> dict[str, float]:
-    """The largest differences from PyTorch's answers, ages in units of a year.
+    """The largest differences from PyTorch's predictions, ages in units of a year.
 
     Raises:
-        DifferentAnswersError: where those of a float32 runtime are too large.
+        DifferentPredictionsError: where those of a float32 runtime are too large.
     """
     import numpy as np
 
@@ -148,7 +148,7 @@ def check(predictions) -> dict[str, float]:
     }
     for name in (OURS, ONNX, OPENVINO):
         if not differences[name] <= TOLERANCE:
-            raise DifferentAnswersError(
+            raise DifferentPredictionsError(
                 f"{name} and PyTorch differ by {differences[name]:.2g}, more than "
                 f"{TOLERANCE}: these are not the same network"
             )
@@ -157,7 +157,7 @@ def check(predictions) -> dict[str, float]:
 
 def repeated(run):
     def way():
-        for _ in range(_ANSWERS.value):
+        for _ in range(_PREDICTIONS.value):
             run()
 
     return way
@@ -176,7 +176,7 @@ def measure(folder: Path) -> dict:
         found[str(threads)] = {
             **times,
             "milliseconds": {
-                name: 1e3 * spent / _ANSWERS.value
+                name: 1e3 * spent / _PREDICTIONS.value
                 for name, spent in rounds.medians(times[rounds.SECONDS]).items()
             },
             "best_peer": best,
@@ -193,7 +193,7 @@ def measure(folder: Path) -> dict:
         "int8_size_to_float32": sizes[INT8] / sizes[OURS],
         "settings": {
             "backbone": _BACKBONE.value, "image_size": _SIZE.value,
-            "answers_in_a_round": _ANSWERS.value,
+            "predictions_in_a_round": _PREDICTIONS.value,
         },
         "machine": rounds.machine(
             ["ai-edge-litert", "onnxruntime", "openvino", "torch", "timm"]

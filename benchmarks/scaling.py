@@ -98,7 +98,7 @@ def single(settings: config.TrainingConfig) -> dict:
         return run
 
     counts = [int(count) for count in _BATCHES.value]
-    # All answer for about as many images: one alone is over before the machine has
+    # All predict for about as many images: one alone is over before the machine has
     # got going.
     repeats = {count: -(-max(counts) // count) for count in counts}
     found = rounds.taken({str(n): runner(n) for n in counts}, _ROUNDS.value)

@@ -8,7 +8,7 @@ import numpy as np
 
 from hydranet_tf.tasks import TASKS, Task
 
-# What constant answers lose on UTKFace, about.
+# What constant predictions lose on UTKFace, about.
 _CONSTANT_LOSSES = {"age": 12.0, "gender": 0.7, "race": 1.4}
 
 

@@ -1,8 +1,8 @@
-"""One network with three answers against three networks with one prediction each.
+"""One network with three predictions against three networks with one prediction each.
 
     python benchmarks/three_networks.py --json=bench_output/three_networks.json
 
-writes float32 LiteRT files of untrained networks and lets them answer for one face
+writes float32 LiteRT files of untrained networks and lets them predict for one face
 with one thread: time in turns, memory in processes of their own, above what the
 imports take. The same of training stands in training_step.py (time) and
 `training_memory.py --against=one_task`.
@@ -24,7 +24,7 @@ from absl import app, flags, logging
 _BACKBONE = flags.DEFINE_string("backbone", "resnet34", "The network.")
 _SIZE = flags.DEFINE_integer("image_size", 128, "Side of its images in pixels.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each is timed.")
-_ANSWERS = flags.DEFINE_integer("answers", 5, "Answers in a round.")
+_PREDICTIONS = flags.DEFINE_integer("predictions", 5, "Predictions in a round.")
 _JSON = flags.DEFINE_string("json", "", "File for the raw numbers.")
 
 ONE, THREE = "one network", "three networks"
@@ -50,7 +50,7 @@ def write(folder: Path) -> dict[str, list[str]]:
 
 
 def runner(paths: list[str], size: int):
-    """What lets every file answer once; returns the predictions by name."""
+    """What lets every file predict once; returns the predictions by name."""
     import numpy as np
 
     from hydranet_tf.exporting import latency
@@ -68,7 +68,7 @@ def runner(paths: list[str], size: int):
 
 
 def bytes_of_predictions(paths: list[str], size: int) -> int:
-    """Memory of the first answers above that of the imports, in this process."""
+    """Memory of the first predictions above that of the imports, in this process."""
     import ai_edge_litert.interpreter  # noqa: F401
 
     from hydranet_tf.exporting import latency  # noqa: F401
@@ -84,7 +84,7 @@ def measure(folder: Path) -> dict:
     ways = {name: runner(paths, size) for name, paths in files.items()}
 
     def repeated(run):
-        return lambda: [run() for _ in range(_ANSWERS.value)]
+        return lambda: [run() for _ in range(_PREDICTIONS.value)]
 
     found = rounds.taken(
         {name: repeated(run) for name, run in ways.items()}, _ROUNDS.value
@@ -95,9 +95,9 @@ def measure(folder: Path) -> dict:
     }
     return {
         **found,
-        "answers": {name: sorted(run()) for name, run in ways.items()},
+        "predictions": {name: sorted(run()) for name, run in ways.items()},
         "milliseconds": {
-            name: 1e3 * spent / _ANSWERS.value
+            name: 1e3 * spent / _PREDICTIONS.value
             for name, spent in rounds.medians(found[rounds.SECONDS]).items()
         },
         "bytes_above_imports": peaks,
@@ -107,7 +107,7 @@ def measure(folder: Path) -> dict:
         },
         "settings": {
             "backbone": _BACKBONE.value, "image_size": size,
-            "answers_in_a_round": _ANSWERS.value,
+            "predictions_in_a_round": _PREDICTIONS.value,
         },
         "machine": rounds.machine(["ai-edge-litert"]),
     }  # fmt: skip

@@ -58,7 +58,7 @@ class Peer(nn.Module):
         return logits
 
 
-class Answers(nn.Module):
+class Predictions(nn.Module):
     """What `HydraNet.inference_model` makes of the logits, in the order of tasks."""
 
     def __init__(self, peer: Peer):

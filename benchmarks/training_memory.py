@@ -6,8 +6,8 @@
 builds the network with the given settings, takes three steps on one random batch,
 without augmentation where none is asked for, and prints the highest resident memory
 of the process. --against names what it is compared with, each in a process of its
-own: the same network in PyTorch (requirements-bench.txt), and one that answers the
-first task alone, of which three answers take three.
+own: the same network in PyTorch (requirements-bench.txt), and one that predicts the
+first task alone, of which three predictions take three.
 """
 
 import json

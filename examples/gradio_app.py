@@ -34,8 +34,8 @@ def row(number: int, face: Face) -> list:
         "" if face.age_low is None else f"{face.age_low:.0f} to {face.age_high:.0f}"
     )
     cells = [
-        f"{answer} ({100 * max(face.probabilities[task].values()):.0f} %)"
-        for task, answer in (("gender", face.gender), ("race", face.race))
+        f"{name} ({100 * max(face.probabilities[task].values()):.0f} %)"
+        for task, name in (("gender", face.gender), ("race", face.race))
     ]
     return [number, f"{face.age:.1f}", interval, *cells]
 

@@ -162,7 +162,7 @@ class TrainingConfig:
         "Where the whole network starts: a preset, the name of a released network, or "
         "the workdir of another run "
         "(its best checkpoint, and its learned loss weights). It brings "
-        f"{', '.join(INHERITED)} where these flags are not given. Heads that answer "
+        f"{', '.join(INHERITED)} where these flags are not given. Heads that predict "
         "something else start at random. The image size may differ: small faces first, "
         "large ones at the end.",
     )
@@ -179,13 +179,13 @@ class TrainingConfig:
     )
     age_head: str = _setting(
         VALUE,
-        "How age is answered: by one value, trained by its absolute error as "
+        "How age is predicted: by one value, trained by its absolute error as "
         "published, or by a distribution over years, which also gives an interval.",
         HEADS,
     )
     flip_tta: bool = _setting(
         False,
-        "The trained network answers with the mean over a face and its mirror "
+        "The trained network predicts the mean over a face and its mirror "
         "image: nearer to the labels, and twice the time. Training does not change.",
     )
     dropout: float = _setting(
@@ -199,13 +199,13 @@ class TrainingConfig:
     )
     teacher: str = _setting(
         "",
-        "Answers of other networks for the training faces: CSV files, joined by "
+        "Predictions of other networks for the training faces: CSV files, joined by "
         "commas, with columns id, p_TASK_CLASS and predicted_age as predictions.csv "
         "of evaluate.py; empty for none. Labels are blended with their mean.",
     )
     distillation_weight: float = _setting(
         0.5,
-        "How much of a blended label is the teacher's answer.",
+        "How much of a blended label is the teacher's prediction.",
         allowed=_TO_1,
     )
     loss_weights: str = _setting(

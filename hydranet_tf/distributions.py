@@ -1,11 +1,11 @@
-"""A regression answered by a distribution over whole units of its range.
+"""A regression predicted as a distribution over whole units of its range.
 
 The head gives one logit for each year, say, from the lowest to the highest that
 the task allows. It is trained in two ways at once, after Gao et al. 2018 ("Age
 Estimation Using Expectation of Label Distribution Learning", IJCAI): its mean shall
-be near the label, and its shape near a narrow bell around it. It answers the median,
-which is the value with the smallest expected absolute error. Quantiles of the same
-distribution say how sure it is.
+be near the label, and its shape near a narrow bell around it. The prediction is the
+median, which is the value with the smallest expected absolute error. Quantiles of the
+same distribution say how sure it is.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def targets(task: Task, labels):
 
 
 def divergences(expected, logs):
-    """KL(expected || answered) of each row, float32 `[batch]`, in nats.
+    """KL(expected || predicted) of each row, float32 `[batch]`, in nats.
 
     Args:
         expected: probabilities `[batch, n]`, which may be 0.
-        logs: logarithms of those that are answered, `[batch, n]`.
+        logs: logarithms of those that are predicted, `[batch, n]`.
     """
     # Far from the label a bell is 0 in float32, and so is its share.
     own = expected * ops.log(ops.maximum(expected, _SMALLEST_SHARE))
@@ -192,5 +192,5 @@ def predictions(task: Task, logits) -> dict:
 
 
 def median(task: Task, logits):
-    """The answer in the task's unit, float32 `[batch]`, of logits `[batch, bins]`."""
+    """The prediction in the task's unit, float32 `[batch]`, of `[batch, bins]`."""
     return quantile(task, ops.softmax(ops.cast(logits, "float32")), 0.5)

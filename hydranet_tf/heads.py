@@ -32,7 +32,7 @@ class Head(abc.ABC):
     """One task's head.
 
     Attributes:
-        task: that it answers.
+        task: that it predicts.
         num_logits: how many the last layer gives.
     """
 

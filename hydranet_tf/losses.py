@@ -323,7 +323,7 @@ class UncertaintyWeights(keras.layers.Layer):
     Args:
         kinds: kind of each task, in order.
         constant_losses: what a constant prediction loses at each task, see
-            `constant_answer_loss`.
+            `constant_prediction_loss`.
         rate: learning rate of the s relative to the network's, exact for
             optimisers of the Adam family, whose steps do not depend on the
             gradient's scale. (The trained variable is s / rate.)

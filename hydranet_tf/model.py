@@ -26,7 +26,7 @@ _RENAMED = {"mirrored": "flip_tta"}
 
 @keras.saving.register_keras_serializable("hydranet_tf")
 class HydraNet(keras.Model):
-    """Answers every task from one look at a face.
+    """Predicts every task from one look at a face.
 
     A functional Keras model: images `[batch, side, side, 3]`, RGB 0..255, to
     a dict of logits by task name: `[batch]` in the task's unit (regression),
@@ -52,11 +52,11 @@ class HydraNet(keras.Model):
         weighting: an `UncertaintyWeights` or `FixedWeights`; None learns the
             weights, see `losses.learned_weights`.
         seed: of augmentation and dropout.
-        tasks: what is answered.
+        tasks: what is predicted.
         temperatures: by task name, what `inference_model` divides logits by, see
             `evaluation.scores.fit_temperatures`; 1.0 for a task that is not named.
         flip_tta: `inference_model` looks at each face and at its mirror image, and
-            answers with the mean of their logits: twice the work. Training and
+            predicts from the mean of their logits: twice the work. Training and
             its validation look once.
         class_weights: by task name and class name, what a label of the class counts
             in the loss; 1.0 where none is given. It multiplies a sample weight.
@@ -205,7 +205,7 @@ class HydraNet(keras.Model):
             if temperature != 1.0:
                 scaled = scaled * (1 / temperature)
             predictions |= heads.of(task).predictions(scaled)
-        return keras.Model(images, predictions, name="answers")
+        return keras.Model(images, predictions, name="predictions")
 
     def logits_model(self) -> keras.Model:
         """What `inference_model` makes its predictions of, before the temperatures.
@@ -277,7 +277,7 @@ class HydraNet(keras.Model):
     def save_to_preset(
         self, folder: str | os.PathLike, origin: Mapping | None = None
     ) -> None:
-        """Writes the answering network as a preset; nothing of training is in it.
+        """Writes the network that predicts as a preset; nothing of training is in it.
 
         `from_preset` of the same folder loads it.
 

@@ -1,4 +1,4 @@
-"""The questions that the network answers, as data.
+"""What the network predicts, as data.
 
 Everything that needs a task's name, unit, class order or kind of loss asks
 here; adding a task means adding a row to `TASKS`. Labels are what annotators
@@ -25,7 +25,7 @@ REGRESSION = "regression"
 BINARY = "binary"
 CATEGORICAL = "categorical"
 
-# What the head of a regression answers with: one value, or a probability for
+# What the head of a regression gives: one value, or a probability for
 # each whole unit of its range.
 VALUE = "value"
 DISTRIBUTION = "distribution"
@@ -44,10 +44,10 @@ class Task:
         name: key of the task in every dict of labels, outputs and scores.
         kind: `"regression"`, `"binary"` or `"categorical"`; decides the loss.
         weight_name: what the task's loss weight is called in logs.
-        unit: unit of a regression's answer.
+        unit: unit of a regression's prediction.
         classes: class names in the order of their indices.
         low, high: smallest and largest label that a regression accepts.
-        centre, spread: a regression head answers `centre + spread * x`, so
+        centre, spread: a regression head gives `centre + spread * x`, so
             that a fresh network starts with plausible values.
         head: of a regression, one of `HEADS`; see `distributions` for the
             second, which can also say how sure it is.
@@ -70,7 +70,7 @@ class Task:
 
     @property
     def is_distribution(self) -> bool:
-        """Whether the head answers with probabilities of whole units."""
+        """Whether the head gives probabilities of whole units."""
         return self.is_regression and self.head == DISTRIBUTION
 
     @property
@@ -97,7 +97,7 @@ class Task:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of its answers: its own, then the ends of an interval it may have."""
+        """Names of its outputs: its own, then the ends of an interval it may have."""
         if self.is_distribution:
             return (self.name, f"{self.name}_low", f"{self.name}_high")
         return (self.name,)
@@ -329,7 +329,7 @@ def score_name(task: Task) -> str:
 
 
 def with_head(tasks: Sequence[Task], head: str) -> tuple[Task, ...]:
-    """The tasks, the regressions among them answered by another head."""
+    """The tasks, the regressions among them with another head."""
     return tuple(
         dataclasses.replace(task, head=head) if task.is_regression else task
         for task in tasks

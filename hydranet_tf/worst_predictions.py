@@ -1,4 +1,4 @@
-"""Which answers are furthest from their labels; numpy alone.
+"""Which predictions are furthest from their labels; numpy alone.
 
 A label may be the one that is wrong: what stands first here is where to look, and
 not yet a mistake of the network.
@@ -21,7 +21,7 @@ def worst(
     earlier row comes first.
 
     Args:
-        task: that was answered.
+        task: that was predicted.
         labels: [n], `MISSING` where absent.
         predictions: [n] in the task's unit, or probabilities [n, classes].
         count: how many rows at most.

@@ -41,7 +41,7 @@ def random_layers(seed: int) -> list[tuple[np.ndarray, ...]]:
 
 
 def features(layers, image: np.ndarray) -> np.ndarray:
-    """What the layer before the last answers: [256] for levels 0..255 [3, h, w]."""
+    """What the layer before the last gives: [256] for levels 0..255 [3, h, w]."""
     x = (image - np.array([122.782, 117.001, 104.298])[:, None, None]) / 256
     steps = iter(zip(layers, convolutions(), strict=True))
 

@@ -39,7 +39,7 @@ def background(width: int, height: int) -> Image.Image:
 
 
 def readable_runtime() -> runtimes.Runtime:
-    """Answers that can be worked out from the pixels by hand.
+    """Predictions that can be worked out from the pixels by hand.
 
     Age: mean of red. Gender: share of green. Race: blue in fifths, softened.
     """

@@ -36,7 +36,7 @@ def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
             variable.assign(rng.uniform(0.7, 1.3, variable.shape))
         elif variable.name in ("beta", "bias", "moving_mean"):
             variable.assign(rng.normal(0, 0.2, variable.shape))
-    # Keeps softmax away from 0 and 1 and age away from its ends, where answers
+    # Keeps softmax away from 0 and 1 and age away from its ends, where predictions
     # would agree whatever came in.
     for name in ("age", "gender", "race"):
         kernel = model.network.get_layer(f"{name}_logits").kernel
@@ -59,7 +59,7 @@ def encode(image: np.ndarray, kind: str = "PNG", **options) -> bytes:
 
 
 def assert_same_predictions(found, expected, years=1e-3, probability=1e-5) -> None:
-    """Compares answers by name, shapes included."""
+    """Compares predictions by name, shapes included."""
     assert sorted(found) == sorted(expected) == ["age", "gender", "race"]
     for name, bound in (("age", years), ("gender", probability), ("race", probability)):
         values = np.asarray(found[name])

@@ -16,5 +16,5 @@ header = {"Content-Type": "application/json"}
 request = urllib.request.Request(f"{URL}:predict", body, header)
 with urllib.request.urlopen(request, timeout=60) as response:
     predictions = json.load(response)["predictions"]
-for path, answers in zip(sys.argv[1:], predictions, strict=True):
-    print(path, answers if answers["age"] >= 0 else "cannot be decoded")
+for path, prediction in zip(sys.argv[1:], predictions, strict=True):
+    print(path, prediction if prediction["age"] >= 0 else "cannot be decoded")

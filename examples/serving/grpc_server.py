@@ -43,8 +43,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.name = self._model.name
         response.model_spec.version.value = self._model.version
         response.model_spec.signature_name = signature
-        for name, answer in predictions.items():
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(answer))
+        for name, values in predictions.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
         return response
 
 

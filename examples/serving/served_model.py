@@ -47,7 +47,7 @@ class ServedModel:
         return name, spec
 
     def predict(self, signature: str, values: Any) -> dict[str, np.ndarray]:
-        """Answers one batch, by name."""
+        """Predicts one batch, by name."""
         name, spec = self.input_of(signature)
         # TensorFlow turns 300 into 44 without a word where levels end at 255.
         if spec.dtype == tf.uint8 and not isinstance(values, tf.Tensor):
@@ -64,8 +64,8 @@ class ServedModel:
                 f"{name}: expected {spec.dtype.name} {spec.shape}, "
                 f"got {batch.dtype.name} {batch.shape}"
             )
-        answers = self._model.signatures[signature](**{name: batch})
-        return {name: answer.numpy() for name, answer in answers.items()}
+        predictions = self._model.signatures[signature](**{name: batch})
+        return {name: values.numpy() for name, values in predictions.items()}
 
 
 def _rectangular(values: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Channels, strides, epsilon and momentum are those of torchvision, and strided
 convolutions pad explicitly: 'same' padding would shift their windows by half
-a pixel against PyTorch's, and weights trained there would answer differently.
+a pixel against PyTorch's, and weights trained there would predict differently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole path on drawn faces: data, training, report, exports, answers.
+"""The whole path on drawn faces: data, training, report, exports, predictions.
 
     hydranet demo --output=demo_output
 
@@ -37,7 +37,7 @@ def run(title: str, script: str, *arguments: str) -> None:
 
 
 def draw_predictions(tflite: Path, data_dir: Path, picture: Path) -> None:
-    """Shows the exported file's answers under faces it has never seen."""
+    """Shows the exported file's predictions under faces it has never seen."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -67,7 +67,7 @@ def draw_predictions(tflite: Path, data_dir: Path, picture: Path) -> None:
             ha="center", va="top", transform=axis.transAxes,
         )  # fmt: skip
     figure.suptitle(
-        f"Answers of {tflite.name} to drawn test faces: shapes, not people, "
+        f"Predictions of {tflite.name} for drawn test faces: shapes, not people, "
         "carry the labels",
         fontsize=11,
     )
@@ -102,14 +102,14 @@ def main(arguments: list[str]) -> None:
         "Exporting", "export.py", f"--workdir={workdir}", f"--output={exports}",
         "--overwrite",
     )  # fmt: skip
-    picture = out / "answers.png"
+    picture = out / "predictions.png"
     draw_predictions(exports / "hydranet.tflite", data, picture)
     newest = max((exports / "hydranet").iterdir(), key=lambda p: int(p.name))
     print(
         f"\nDone. Look at\n"
         f"  {report / 'report.md'}  scores, worst groups first\n"
         f"  {report}/*.png  its pictures\n"
-        f"  {picture}  faces with the exported file's answers\n"
+        f"  {picture}  faces with the exported file's predictions\n"
         f"  {newest}/  SavedModel for servers\n"
         f"  {exports / 'hydranet.tflite'}  LiteRT for phones and browsers\n"
         f"  {workdir}/  the run: settings, metrics.jsonl, checkpoints"

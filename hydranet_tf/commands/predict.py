@@ -61,7 +61,7 @@ _MIN_FACE = flags.DEFINE_integer(
 )  # fmt: skip
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at once.", lower_bound=1)
 _RUNNER = flags.DEFINE_enum(
-    "runner", "local", ["local", "ray"], "Who answers: see docs/photographs.md."
+    "runner", "local", ["local", "ray"], "What predicts: see docs/photographs.md."
 )
 _CAMERA = flags.DEFINE_string(
     "camera", None, "In the place of files: a camera's number or address, until Ctrl-C."
@@ -75,7 +75,7 @@ _FRAME_STEP = flags.DEFINE_integer(
 
 
 def main(paths: list[str]) -> int:
-    """Answers for the faces of the pictures that some paths name."""
+    """Predicts for the faces of the pictures that some paths name."""
     # Imported here so that --help and a wrong flag answer at once.
     from hydranet_tf.data import detection
     from hydranet_tf.photos import predict, video

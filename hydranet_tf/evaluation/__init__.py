@@ -1,1 +1,1 @@
-"""How well answers agree with labels, in numbers, words and pictures."""
+"""How well predictions agree with labels, in numbers, words and pictures."""

@@ -103,7 +103,7 @@ def evaluate_model(
         sources.SourceError: if the data cannot be read.
         pipeline.BadImagesError: if too many images cannot be decoded.
         report.ReportError: if the folder cannot be written.
-        EvaluationError: if the model's answers do not fit the labels.
+        EvaluationError: if the model's predictions do not fit the labels.
     """
     output = report.prepare(output)
     features = None
@@ -306,7 +306,7 @@ def summaries(found: Mapping[str, Mapping[str, Any]], output: str | os.PathLike)
 def predict(
     loaded: runtimes.Runtime, faces: pipeline.Faces, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Answers for all faces, in their order, under a progress bar."""
+    """Predictions for all faces, in their order, under a progress bar."""
     parts = []
     with tqdm(total=len(faces), desc="predicting", unit="img", disable=None) as bar:
         batches = pipeline.evaluation_batches(faces, batch_size)
@@ -455,14 +455,14 @@ def _check_tasks(tasks: Sequence[Task]) -> None:
     for task in tasks:
         if task.name not in known:
             raise EvaluationError(
-                f"expected a model that answers some of {', '.join(known)}; this one "
-                f"answers {task.name}: evaluate it with the version that made it"
+                f"expected a model that predicts some of {', '.join(known)}; this one "
+                f"predicts {task.name}: evaluate it with the version that made it"
             )
         expected = known[task.name]
         if foreign([task]):
             raise EvaluationError(
-                f"expected a model that answers {task.name} as {expected.kind} "
-                f"with the classes {list(expected.classes)}; this one answers "
+                f"expected a model that predicts {task.name} as {expected.kind} "
+                f"with the classes {list(expected.classes)}; this one predicts "
                 f"{task.kind} with {list(task.classes)}. Its labels cannot be "
                 "compared: evaluate it with the version that made it"
             )

@@ -71,7 +71,7 @@ class Findings:
 def find(
     tasks: Sequence[Task], ids: np.ndarray, labels: Arrays, predictions: Arrays, seed=0
 ) -> Findings:
-    """Compares answers with labels.
+    """Compares predictions with labels.
 
     Args:
         tasks: to be scored.
@@ -259,13 +259,13 @@ def _check_predictions(
     shape = (len(ids), *task.prediction_shape)
     if predictions.shape != shape:
         raise EvaluationError(
-            f"expected answers of {name} of the shape {list(shape)}; got "
+            f"expected predictions of {name} of the shape {list(shape)}; got "
             f"{list(predictions.shape)}"
         )
     bad = ~np.isfinite(predictions.reshape(len(ids), -1)).all(axis=1)
     if bad.any():
         raise EvaluationError(
-            f"the model answers {bad.sum():,} of {len(ids):,} examples with NaN or "
+            f"the model predicts {bad.sum():,} of {len(ids):,} examples as NaN or "
             f"infinity for {name}, first {ids[bad.argmax()]}: it cannot be "
             "evaluated; go back to a checkpoint from before its loss turned NaN"
         )

@@ -85,7 +85,7 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
     """A confusion matrix: shares of each label's row, counts below them.
 
     Args:
-        counts: [label, answer].
+        counts: [label, prediction].
     """
     rows = counts.sum(axis=1)
     fractions = np.divide(
@@ -115,7 +115,7 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
         axes.set_yticks(range(side), labels)
         axes.set_xticks(range(side), task.classes)
         axes.set_ylabel("label")
-        axes.set_xlabel("model's answer")
+        axes.set_xlabel("prediction")
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(1, side) - 0.5, minor=True)
         axes.set_yticks(np.arange(1, side) - 0.5, minor=True)
@@ -124,7 +124,7 @@ def confusion(task: Task, counts: np.ndarray, path: pathlib.Path) -> None:
         axes.spines[:].set_visible(False)
         write_title(
             axes,
-            f"{task.name.capitalize()}: {right / total:.1%} answered as labelled",
+            f"{task.name.capitalize()}: {right / total:.1%} predicted as labelled",
             f"share of each row, counts below; n = {total:,}",
         )
 
@@ -165,7 +165,7 @@ def scatter(
         scale.ax.minorticks_off()
         axes.plot(
             [bottom, top], [bottom, top], color=INK, linewidth=1.2, linestyle="--",
-            label="answer equals label",
+            label="prediction equals label",
         )  # fmt: skip
         decade = np.floor(labels / subgroups.DECADE)
         seen = [d for d in np.unique(decade) if (decade == d).sum() >= 5]
@@ -174,7 +174,7 @@ def scatter(
         axes.plot(
             middle, mean, "o-", color=VERMILLION, markersize=8, linewidth=1.8,
             markeredgecolor="white", markeredgewidth=1.2,
-            label="mean answer of each decade (5 faces or more)",
+            label="mean prediction of each decade (5 faces or more)",
         )  # fmt: skip
         axes.set_xlim(bottom, top)
         axes.set_ylim(bottom, top)
@@ -283,7 +283,7 @@ def _group_panel(axes, task, name, ranked, found, whole) -> None:
     axes.axvline(everyone, color=INK, linewidth=1.2, linestyle="--")
     unit = "%" if flip else f" {task.unit}"
     axes.set_xlabel(
-        "labelled faces answered wrongly (%)"
+        "labelled faces predicted wrongly (%)"
         if flip
         else f"mean absolute error ({task.unit})"
     )
@@ -301,7 +301,7 @@ def reliability(
     found: Mapping[str, scores.ReliabilityCurve],
     path: pathlib.Path,
 ) -> bool:
-    """Share of right answers against the confidence they were given with.
+    """Fraction of right predictions against their confidence.
 
     Returns:
         Whether any classification had a label.
@@ -334,7 +334,7 @@ def _reliability_panel(pair, task, found, is_first) -> None:
     )  # fmt: skip
     curve.plot(
         found.confidence[used], found.accuracy[used], color=BLUE, linewidth=1.5,
-        label="share answered right",
+        label="fraction predicted right",
     )  # fmt: skip
     many = found.counts >= subgroups.SMALL
     for chosen, face in ((many, BLUE), (used & ~many, "white")):
@@ -351,9 +351,9 @@ def _reliability_panel(pair, task, found, is_first) -> None:
         (low + high) / 2, 100 * found.counts / found.n, (high - low) * 0.92, color=BLUE
     )
     fraction.grid(True, axis="y")
-    fraction.set_xlabel("confidence of the answer")
+    fraction.set_xlabel("confidence of the prediction")
     if is_first:
-        curve.set_ylabel("share answered right")
+        curve.set_ylabel("fraction predicted right")
         fraction.set_ylabel("faces (%)")
         curve.legend(loc="upper left", fontsize=10)
     write_title(
@@ -483,7 +483,7 @@ def _crop_panel(
     axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
     axes.set_xlabel("side of the crop, 1 = as in the data")
     axes.set_ylabel(
-        "labelled faces answered wrongly (%)"
+        "labelled faces predicted wrongly (%)"
         if is_fraction
         else f"mean absolute error ({found['unit']})"
     )

@@ -1,7 +1,7 @@
 """What TensorBoard's embedding projector reads: features of faces, as points.
 
     features.tsv           one row a face: the backbone's pooled features
-    metadata.tsv           one row a face: id, label and answer of each task
+    metadata.tsv           one row a face: id, label and prediction of each task
     sprite.png             the faces, where they may be shown
     projector_config.pbtxt names the others; `tensorboard --logdir` takes the folder
 
@@ -38,7 +38,7 @@ def features_of(path: Path) -> keras.Model:
     """The backbone of a workdir's best checkpoint, or of a preset.
 
     Raises:
-        EvaluationError: if the path holds a model that gives answers alone.
+        EvaluationError: if the path holds a model that gives predictions alone.
         networks.LoadError: if it holds no whole model.
     """
     network = loading.load(path)
@@ -46,7 +46,7 @@ def features_of(path: Path) -> keras.Model:
         return network.feature_extractor()
     raise EvaluationError(
         "--projector shows features from within a network: expected a workdir of "
-        f"train.py or a preset; {path} gives answers alone"
+        f"train.py or a preset; {path} gives predictions alone"
     )
 
 
@@ -62,7 +62,7 @@ def write(
 
     Args:
         features: from `features_of`.
-        found: what was answered for `faces`.
+        found: what was predicted for `faces`.
         faces: at most `MOST_POINTS` of them are drawn.
         folder: an existing one.
         show_faces: whether each point is a picture of its face.
@@ -116,7 +116,7 @@ def metadata(found: Findings, rows: np.ndarray) -> list[list[str]]:
         columns += [
             [f"{task.name} label", *(_said(task, label) for label in labels)],
             [
-                f"{task.name} answer",
+                f"{task.name} prediction",
                 *(_said(task, prediction) for prediction in predictions),
             ],
             [f"{task.name} error", *(_error(task, *pair) for pair in pairs)],

@@ -117,7 +117,7 @@ def write_predictions(
     folder: Path,
     half_widths: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """One row an example: id, labels (blank: missing), answers, p_ columns."""
+    """One row an example: id, labels (blank: missing), predictions, p_ columns."""
     names = ["id", *(task.name for task in tasks)]
     columns = [[str(i) for i in ids]]
     widths = half_widths or {}
@@ -154,7 +154,7 @@ def _label_cells(
     return [cell(*pair) for pair in zip(labels, half_widths, strict=True)]
 
 
-# The part of a report that names single examples: those answered worst.
+# The part of a report that names single examples: those predicted worst.
 
 
 LISTED = 10
@@ -167,7 +167,7 @@ def worst_examples(found: Findings) -> dict[str, list[dict[str, Any]]]:
 
     Returns:
         By task, worst first, at most `LISTED` rows: `id`, `label` and `answer` in
-        words, and for a regression `error` in its unit (answer minus label) and
+        words, and for a regression `error` in its unit (prediction minus label) and
         `low` and `high` of an interval it may have; for a classification
         `probability` of the prediction and `label_probability`.
     """
@@ -202,7 +202,7 @@ def thumbnails(
     """Small JPEG files of the examples named, by id.
 
     Args:
-        examples: those that were answered.
+        examples: those that were predicted.
         rows: from `worst_examples`.
     """
     wanted = {row["id"] for part in rows.values() for row in part}

@@ -275,7 +275,7 @@ def _task(report, task: str, found) -> list[str]:
                 (name, *(_cell(value) for value in row))
                 for name, row in zip(found["classes"], matrix[key], strict=True)
             ]
-            header = ("label \\ answer", *found["classes"])
+            header = ("label \\ prediction", *found["classes"])
             parts += [f"{title}:", table(header, rows)]
     return parts
 
@@ -291,10 +291,10 @@ def _ranges(found) -> list[str]:
     ]
     return [
         "Labels that are ranges: an error is the distance from the range, and an "
-        f"answer inside it is right. {shown['accuracy']} of the answers lie in the "
-        f"label's range, {shown['within_one']} in it or in the next. Counts, each "
-        "answer in the range that it is nearest to:",
-        table(("label \\ answer", *found["names"]), rows),
+        f"prediction inside it is right. {shown['accuracy']} of the predictions lie in "
+        f"the label's range, {shown['within_one']} in it or in the next. Counts, each "
+        "prediction in the range that it is nearest to:",
+        table(("label \\ prediction", *found["names"]), rows),
     ]
 
 
@@ -304,8 +304,8 @@ def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:
         return []
     parts = [
         "## Worst examples",
-        "The answers furthest from their labels. Each may be an error of the model, a "
-        "slip of an annotator or a poor picture: look before you judge.",
+        "The predictions furthest from their labels. Each may be an error of the "
+        "model, a slip of an annotator or a poor picture: look before you judge.",
     ]
     if faces:
         parts.append(
@@ -313,19 +313,19 @@ def _worst_examples(report, faces: Mapping[str, str]) -> list[str]:
         )
     for task, rows in found.items():
         is_number = "error" in rows[0]
-        header = ["example", "label", "answer"]
+        header = ["example", "label", "prediction"]
         if is_number:
             header += [f"off by ({report['tasks'][task]['unit']})"]
             header += ["80 % interval"] if "low" in rows[0] else []
             intro = "largest errors"
         else:
             header += ["its probability", "of the label"]
-            intro = "wrong answers that gave the label the least probability"
+            intro = "wrong predictions that gave the label the least probability"
         body = []
         for row in rows:
             name = code(row["id"])
             if row["id"] in faces:
-                seen = f"A face labelled {row['label']}, answered {row['answer']}"
+                seen = f"A face labelled {row['label']}, predicted {row['answer']}"
                 name = f"{picture(seen, faces[row['id']])} {name}"
             numbers = (
                 [f"{row['error']:+.1f}"]
@@ -371,8 +371,8 @@ def _reliability(report) -> list[str]:
             if b["n"]
         ]
         parts += [
-            f"{task.capitalize()}: confidence and share of right answers differ by "
-            f"{100 * curve['ece']:.1f} points on average (expected calibration "
+            f"{task.capitalize()}: confidence and fraction of right predictions differ "
+            f"by {100 * curve['ece']:.1f} points on average (expected calibration "
             f"error, {len(curve['bins'])} bins of equal width).",
             table(("confidence", "n", "mean confidence", "right"), rows),
         ]

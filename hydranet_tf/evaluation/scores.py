@@ -216,7 +216,7 @@ def _score_classes(labels, predictions, seed) -> dict[str, Score]:
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts [label, answer], int64, over the rows that have a label."""
+    """Counts [label, prediction], int64, over the rows that have a label."""
     kept = present(labels)
     classes = probabilities.shape[1]
     cells = np.asarray(labels)[kept] * classes + probabilities[kept].argmax(axis=1)

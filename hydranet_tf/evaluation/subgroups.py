@@ -113,7 +113,7 @@ class Groups:
         """The worst group of `SMALL` labels or more.
 
         `None` where there is none of that size, or where several are all as good
-        as each other: nobody is worst when everybody is answered rightly.
+        as each other: nobody is worst when everybody is predicted rightly.
         """
         large = self._large(key)
         alike = len(large) > 1 and large[0].badness(key) == large[-1].badness(key)
@@ -154,7 +154,7 @@ def by_group(
     class, and its accuracy is that class's recall.
 
     Args:
-        tasks: to be scored; each has labels and answers.
+        tasks: to be scored; each has labels and predictions.
         grouping: classification tasks whose labels make the groups.
         labels: [n] by task name.
         predictions: by task name, as in `score`.

@@ -1,1 +1,1 @@
-"""Files made of a network, and what answers from any of them."""
+"""Files made of a network for servers, phones and other runtimes."""

@@ -142,9 +142,9 @@ def export_run(
     other = foreign(model.tasks)
     if other:
         raise ExportError(
-            f"{source} answers {', '.join(other)} in its own way, and the faces of the "
-            "check have the classes of this version: export it with the version that "
-            "made it"
+            f"{source} predicts {', '.join(other)} in its own way, and the faces of "
+            "the check have the classes of this version: export it with the version "
+            "that made it"
         )
     places = {
         "data_dir": data_dir or None,
@@ -406,7 +406,7 @@ def _check_integer(model: HydraNet, request: Request) -> None:
     by_distribution = [task.name for task in model.tasks if task.is_distribution]
     if by_distribution and litert.INTEGER in request.litert_variants:
         raise ExportError(
-            f"this network answers {', '.join(by_distribution)} by quantiles of a "
+            f"this network predicts {', '.join(by_distribution)} by quantiles of a "
             f"distribution, which 8 bits cannot hold: leave out the variant "
             f"{litert.INTEGER} and take {litert.INT8}, whose heads are float32, or "
             "train with --age_head=value"

@@ -51,7 +51,7 @@ def milliseconds(
 
 
 def signature(model: Path | bytes, threads: int = 1):
-    """What a .tflite file answers with, and nothing around it.
+    """What runs a .tflite file, and nothing around it.
 
     Args:
         model: the file, or its content.

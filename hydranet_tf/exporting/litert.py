@@ -9,10 +9,10 @@ want static shapes. The variants:
 - `float16`: weights in 16 bits, half the size; arithmetic in float32.
 - `dynamic`: weights in 8 bits, activations quantised as they come.
 - `int8`: weights and activations in 8 bits; takes the uint8 pixels of a camera
-  as they are and answers in float32. Its heads, a thousandth of the arithmetic,
+  as they are and gives float32. Its heads, a thousandth of the arithmetic,
   stay in float32: in 256 steps an age could not exceed the oldest face of the
   calibration.
-- `integer`: heads and answers too are 8 bits, for accelerators that have no
+- `integer`: heads and predictions too are 8 bits, for accelerators that have no
   floating point; `scale` and `zero_point` of the description turn the predictions
   into years and probabilities.
 

@@ -1,4 +1,4 @@
-"""The card that lies beside an export: what it answers, for whom, and for whom not."""
+"""The card that lies beside an export: what it predicts, for whom, and for whom not."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _USES = """\
 ## Intended uses
 
 Research on face attributes, measuring the errors of such networks, and tools that
-show their answers as estimates with the errors of the evaluation report.
+show their predictions as estimates with the errors of the evaluation report.
 
 ## Uses this card bars
 
 Decisions about a person (admission, work, credit, policing, medicine), identifying
-anybody, watching people without their consent, and presenting an answer as what
-somebody is.
+anybody, watching people without their consent, and presenting a prediction as
+what somebody is.
 """
 
 
@@ -35,7 +35,7 @@ def text(
     """The card as Markdown.
 
     Args:
-        tasks: what is answered.
+        tasks: what is predicted.
         description: see `saved_model.describe`.
         origin: where the model came from: `data`, `split`, `checkpoint`,
             `commit` as far as they are known, and how many `examples` the
@@ -61,10 +61,10 @@ def text(
     ]
     parts = [
         "# Model card",
-        "Answers from one look at a face:",
+        "Predictions from one look at a face:",
         "\n".join(_prediction(task) for task in tasks),
         "The labels it learned from are what annotators saw in pictures. They are not "
-        "facts about the people in them, and neither are the answers.",
+        "facts about the people in them, and neither are the predictions.",
         "## Where it comes from",
         "\n".join(known) or "- Not recorded.",
         "The licence of the code does not cover the data. Weights inherit the terms of "
@@ -74,7 +74,7 @@ def text(
         f"RGB 0..255, {size} x {size} pixels: {description['crop']}.",
         f"{crops.rule()}.",
         f"| point | from the left | from the top |\n|---|---:|---:|\n{points}",
-        "## How well it answers",
+        "## How well it predicts",
         *_scores(report),
         f"On {origin['examples']} faces, when it was exported; the report of "
         "evaluate.py has intervals and every group, worst first.",

@@ -91,12 +91,12 @@ def _measure(task: Task) -> _Measure:
 
 
 class ParityError(HydraNetError, RuntimeError):
-    """Answers that cannot be compared; the message says why."""
+    """Predictions that cannot be compared; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Examples with what the Keras model answers.
+    """Examples with what the Keras model predicts.
 
     Attributes:
         tasks: of the model.
@@ -133,7 +133,7 @@ class Comparison:
         mean_differences: the mean over faces and classes, likewise.
         scores: see `Sample.scores`.
         losses: by task name, how much worse than Keras' the score is. For a
-            task without labels Keras' answers stand for them, which is the
+            task without labels Keras' predictions stand for them, which is the
             most that can be lost.
     """
 
@@ -146,7 +146,7 @@ class Comparison:
 def draw(
     model, examples: sources.Examples, image_size: int, size: int = SIZE
 ) -> Sample:
-    """Decodes evenly spread examples and has the model answer them.
+    """Decodes evenly spread examples and has the model predict them.
 
     Args:
         model: a `HydraNet`.
@@ -286,7 +286,7 @@ def _compare(predictions: Mapping[str, np.ndarray], sample: Sample) -> Compariso
 
 
 def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    # Broadcasting would let a single answer stand for all of them.
+    # Broadcasting would let a single prediction stand for all of them.
     if found.shape != expected.shape:
         raise ParityError(
             f"expected predictions of the shape {list(expected.shape)}; the export "

@@ -1,4 +1,4 @@
-"""The SavedModel for servers: encoded images or pixels in, answers by name out.
+"""The SavedModel for servers: encoded images or pixels in, predictions by name out.
 
 Two signatures over one network:
 
@@ -7,7 +7,7 @@ Two signatures over one network:
   `graph_decoding.decode_and_resize`, which gives the pixels of training.
 - `pixels`: `images`, uint8 `[n, size, size, 3]`, RGB 0..255.
 
-Both answer a dict: `age` `[n]` in years, `gender` `[n, 2]` and `race` `[n, 5]`
+Both give a dict: `age` `[n]` in years, `gender` `[n, 2]` and `race` `[n, 5]`
 probabilities. The asset `tasks.json` says what the columns mean. The folder
 loads wherever TensorFlow is; nothing of this package is needed.
 
@@ -249,7 +249,7 @@ def write_warmup(requests: Mapping[str, tuple[str, tf.Tensor]], folder: Path) ->
     except ImportError:
         logging.info(
             "No warm-up requests in %s: they need tensorflow-serving-api "
-            "(pip install '.[tf_serving]'). It answers all the same, only "
+            "(pip install '.[tf_serving]'). It works all the same, only "
             "its first request takes longer.",
             folder,
         )

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from hydranet_tf.model import HydraNet
 
 # What tells a preset from other folders. Nothing here imports Keras before there is
-# a network to load: who answers with a .tflite file does without.
+# a network to load: who predicts with a .tflite file does without.
 _PRESET = "metadata.json"
 
 # What predicts where nobody names a network.
 DEFAULT = "photo_dlib29"
-# Names of earlier versions, and what answers to them until version 0.3.
+# Names of earlier versions, and what stands for them until version 0.3.
 REPLACED = {"utkface_dlib29_taught": DEFAULT}
 LITERT_FILE = "hydranet.tflite"
 _FOLDER = Path(__file__).resolve().parents[1] / "presets"

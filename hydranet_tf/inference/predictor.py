@@ -162,7 +162,7 @@ class Predictor:
             engine: what runs a file; see `runtimes.load`.
 
         Raises:
-            runtimes.LoadError: if the path holds no whole model, or the model answers
+            runtimes.LoadError: if the path holds no whole model, or the model predicts
                 something that is not in `TASKS`.
         """
         # Where to load it from in another process, whatever folder that works in.
@@ -175,7 +175,7 @@ class Predictor:
         foreign = tasks.foreign(model.tasks)
         if foreign:
             raise runtimes.LoadError(
-                "expected a model that answers "
+                "expected a model that predicts "
                 f"{', '.join(task.name for task in tasks.TASKS)} with the classes of "
                 f"this version; this one has its own {', '.join(foreign)}: run it with "
                 "the version that made it, or with runtimes.load"

@@ -60,13 +60,14 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A network that is ready to answer; may be called from several threads.
+    """A network that is ready to predict; may be called from several threads.
 
     Attributes:
-        tasks: what it answers, with class names in order.
+        tasks: what it predicts, with class names in order.
         image_size: side of its images in pixels.
         batch_size: images that `run` takes at once.
-        run: uint8 images `[batch_size or 1, size, size, 3]` to answers.
+        run: uint8 images `[batch_size or 1, size, size, 3]` to
+            predictions.
         run_features: the same images to the pooled features before the heads, float32
             `[batch, features]`; None where the file does not give them.
         any_batch: `run` takes any number of images up to `batch_size`.
@@ -80,7 +81,7 @@ class Runtime:
     any_batch: bool = False
 
     def predictions(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers every task for every image.
+        """Predicts every task for every image.
 
         Args:
             images: uint8 `[n, size, size, 3]`, RGB 0..255, cut and resized as
@@ -338,7 +339,7 @@ def _runner(signature: Any) -> Run:
     """Calls a signature with the type of pixels that it takes."""
     dtype = signature.get_input_details()["images"]["dtype"]
     outputs = signature.get_output_details()
-    # The interpreter writes answers into its own buffers: one caller at a time.
+    # The interpreter writes predictions into its own buffers: one caller at a time.
     lock = threading.Lock()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,1 +1,1 @@
-"""Faces in photographs: found, cut, answered, written down."""
+"""Faces in photographs: found, cropped, predicted, written down."""

@@ -39,7 +39,7 @@ from hydranet_tf.photos.rows import STANDARD_INPUT
 # Each holds one decoded picture.
 _READERS = 4
 
-# Who answers: this process, or workers that Ray starts.
+# What predicts: this process, or workers that Ray starts.
 LOCAL, RAY = "local", "ray"
 
 
@@ -89,7 +89,7 @@ def predict(
     runner: str = LOCAL,
     engine: str = "auto",
 ) -> Summary:
-    """Answers for every face of many pictures: printed, or appended to a file of rows.
+    """Predicts for every face of many pictures: printed, or appended to a file of rows.
 
     Args:
         paths: files, folders, patterns, `-`; see `collecting.collect`.
@@ -99,12 +99,12 @@ def predict(
             are tried again. None prints a line a face.
         detector: with a path: what finds the faces, for example a
             `detection.FaceFinder` with other settings. None takes pictures as they are.
-        annotate: folder for pictures with boxes and answers; of pictures that are
-            answered now.
+        annotate: folder for pictures with boxes and predictions; of pictures that are
+            predicted now.
         save_crops: folder for the faces as the network sees them, of the same pictures:
             `NAME_0.png` and so on.
         bom: see `rows.Rows`.
-        batch_size: pictures that are answered at once.
+        batch_size: pictures that are predicted at once.
         runner: `LOCAL` or `RAY`. With the latter the model is a path, and every
             machine finds it and the pictures under the names they have here.
         engine: what runs the file of a model; see `runtimes.load`.
@@ -180,7 +180,7 @@ def _warn_of_undrawn(finished: Collection[str], *targets: Mapping[str, Path]) ->
     if undrawn:
         logging.warning(
             "%d pictures have their rows already and are not drawn, the first %s: "
-            "name another --output to have them answered again",
+            "name another --output to have them predicted again",
             len(undrawn), min(undrawn),
         )  # fmt: skip
 
@@ -191,7 +191,7 @@ class _Picture(NamedTuple):
     Attributes:
         file: its name in the rows.
         source: where it is, for a worker in whatever folder, or its bytes.
-        drawn: where it goes with boxes and answers, if anywhere.
+        drawn: where it goes with boxes and predictions, if anywhere.
         crops: where its faces go, if anywhere: the beginning of their names.
     """
 
@@ -207,7 +207,7 @@ def _source(file: str) -> str | bytes:
 
 
 class _Predicting:
-    """Answers batches; made once in every process that answers."""
+    """Predicts batches; made once in every process that predicts."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ def _draw(picture: _Picture, faces: Sequence[Face]) -> None:
     try:
         image = reading.read(picture.source).image
     except PictureError as error:
-        # A pipe, or a file that went away since: its answers are there all the same.
+        # A pipe, or a file that went away since: its predictions are there anyway.
         logging.warning("%s is not drawn: %s", picture.file, error)
         return
     annotation.write(image, faces, picture.drawn)

@@ -89,12 +89,12 @@ class Outcome:
 def outcome(file: str, statuses: Sequence[str], start: int = 0) -> Outcome:
     """Of the rows of one picture."""
     kind, _, reason = statuses[0].partition(": ")
-    is_answered = kind in (OK, NO_FACE)
-    is_whole = is_answered and not reason.startswith(TRUNCATED)
+    is_read = kind in (OK, NO_FACE)
+    is_whole = is_read and not reason.startswith(TRUNCATED)
     return Outcome(
         kind,
         is_whole and file != STANDARD_INPUT,
-        is_answered and bool(reason),
+        is_read and bool(reason),
         len(statuses) if kind == OK else 0,
         start,
     )
@@ -141,7 +141,7 @@ class Rows:
 
         Args:
             path: ends in .csv or .jsonl.
-            pictures: what this run will answer, if not finished.
+            pictures: what this run will predict, if not finished.
             bom: whether a new .csv file begins with a byte order mark, by which Excel
                 knows UTF-8.
             columns: `file` is the first and `status` the last.

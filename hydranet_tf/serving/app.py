@@ -121,7 +121,7 @@ class Service:
 def _predict(
     runtime: Runtime, crops: Sequence[np.ndarray]
 ) -> list[dict[str, np.ndarray]]:
-    """Answers for several arrays of crops, each its own."""
+    """Predictions for several arrays of crops, each its own."""
     ends = np.cumsum([len(one) for one in crops])[:-1]
     predictions = runtime.predictions(np.concatenate(crops))
     parts = {name: np.split(values, ends) for name, values in predictions.items()}

@@ -7,7 +7,7 @@ come as TensorFlow Serving's predict requests:
     {"inputs": [{"b64": "..."}]}               columns: {"outputs": {"age": [...]}}
     {"signature_name": "pixels", "instances": [[[[r, g, b], ...]]]}
 
-https://www.tensorflow.org/tfx/serving/api_rest has the form. Any model answers, a
+https://www.tensorflow.org/tfx/serving/api_rest has the form. Any model predicts, a
 .tflite file too.
 """
 

@@ -65,7 +65,7 @@ def blended(faces: Faces, config: TrainingConfig) -> Faces:
 
 
 def _nearest(task: Task, faces: Faces, taught: np.ndarray) -> np.ndarray:
-    """The labels; of a range what of it is nearest to the teachers' answer."""
+    """The labels; of a range what of it is nearest to the teachers' prediction."""
     labels = faces.examples.labels[task.name]
     widths = faces.examples.labels.get(task.half_width_name)
     if widths is None:

@@ -117,7 +117,7 @@ def _network(config: TrainingConfig, path: Path) -> Start:
             f"--backbone={config.backbone} --width={config.width}. Give the same"
         )
     asked = config.asked_tasks()
-    # A head whose classes, unit or kind differ would answer another question.
+    # A head whose classes, unit or kind differ would predict something else.
     kept = [task for task in network.tasks if task in asked]
     other = {
         layer

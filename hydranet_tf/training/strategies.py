@@ -345,7 +345,7 @@ def synchronise_batch_norm(model: keras.Model) -> None:
     """Makes batch normalisation use the statistics of the whole batch.
 
     On TensorFlow each replica normalises with those of its own share otherwise;
-    on JAX they are of the whole batch in any case. The weights and answers of a
+    on JAX they are of the whole batch in any case. The weights and predictions of a
     finished network know no difference, so its description does not keep it.
     """
     if keras.backend.backend() != "tensorflow":

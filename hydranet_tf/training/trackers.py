@@ -195,7 +195,7 @@ def grid(
         face = Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         picture.paste(face, (x, y))
         draw.text((x, y + _SIDE + 2), f"label {label}", _SOFT, font)
-        draw.text((x, y + _SIDE + 2 + _TEXT), f"answer {prediction}", _INK, font)
+        draw.text((x, y + _SIDE + 2 + _TEXT), f"prediction {prediction}", _INK, font)
     return picture
 
 

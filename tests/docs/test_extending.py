@@ -58,7 +58,7 @@ def test_training_logs_the_fourth_score_and_weight(copy):
     assert {"alpha", "beta", "gamma", "delta"} <= last.keys()
 
 
-def test_it_is_answered_far_better_than_by_chance(copy):
+def test_it_is_predicted_far_better_than_by_chance(copy):
     """Half of the faces wear them."""
     report = json.loads((copy / "reports/glasses/report.json").read_text())
     score = report["tasks"]["glasses"]["scores"]["accuracy"]
@@ -70,7 +70,7 @@ def test_it_is_answered_far_better_than_by_chance(copy):
     assert (copy / "reports/glasses/confusion_glasses.png").is_file()
 
 
-def test_the_exported_file_answers_as_the_report_says(copy):
+def test_the_exported_file_predicts_as_the_report_says(copy):
     """By another way: every picture through predict.py, compared with the labels."""
     labels = {
         row["path"]: row["glasses"] for row in rows(copy / "drawn_glasses/faces.csv")
@@ -110,7 +110,7 @@ def test_without_the_module_the_message_names_it(copy):
     assert done.returncode and "give --import=my_faces" in done.stderr
 
 
-def test_the_file_says_what_it_answers(copy):
+def test_the_file_says_what_it_predicts(copy):
     description = json.loads((copy / "exports/glasses/hydranet.json").read_text())
     assert [task["name"] for task in description["tasks"]] == [
         "age", "gender", "race", "glasses"

@@ -246,7 +246,7 @@ def test_every_command_was_run_or_is_listed(read):
 
 
 @pytest.mark.long
-def test_photographs_are_answered(read):
+def test_photographs_are_predicted(read):
     reader, (by_predictor, _) = read
     for command in ("hydranet predict photo.jpg", "python predict.py photo.jpg"):
         line = first(reader, command)[1].splitlines()[0]
@@ -290,7 +290,7 @@ def test_the_report_is_of_all_validation_faces(read):
 
 
 @pytest.mark.long
-def test_the_exports_answer_alike(read):
+def test_the_exports_predict_alike(read):
     """One face by the SavedModel of the README and by the LiteRT file beside it."""
     reader, (_, by_saved_model) = read
     from hydranet_tf.inference.predictor import Predictor

@@ -91,7 +91,7 @@ def test_a_run_and_its_export(name, faces, tmp_path):
     settle(model, images)
     predictions = model.inference_model()
     expected = {k: np.array(v) for k, v in predictions(images, training=False).items()}
-    # Eight faces, eight answers: a file that ignored its input would be seen.
+    # Eight faces, eight predictions: a file that ignored its input would be seen.
     assert len(np.unique(expected["race"].round(3), axis=0)) == 8
 
     content = litert.convert(predictions)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.bench
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_constant_answers_by_hand(tmp_path):
+def test_constant_predictions_by_hand(tmp_path):
     folder = tmp_path
     for split, rows in (
         ("train", ["20_0_1", "30_1_1", "90_1_2"]),
@@ -37,7 +37,7 @@ def test_constant_answers_by_hand(tmp_path):
             (folder / name).write_bytes(synthetic.encoded())
         (folder / f"{split}.txt").write_text("\n".join(names))
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "constant_answers.py",
+        [sys.executable, ROOT / "benchmarks" / "constant_predictions.py",
          f"--data={folder}", f"--split_lists={folder}"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -248,7 +248,7 @@ def test_an_ensemble_by_hand(tmp_path):
 
     (tmp_path / "b.csv").write_text("id,predicted_age\nx,20\ny,30\n")
     done = subprocess.run([*command, "b.csv"], capture_output=True, cwd=tmp_path)
-    assert done.returncode != 0 and b"b.csv does not answer all of" in done.stderr
+    assert done.returncode != 0 and b"b.csv does not predict all of" in done.stderr
 
 
 def test_faces_of_two_detectors_are_matched():

@@ -1,4 +1,4 @@
-"""A teacher's answers, blended with labels, against values worked by hand."""
+"""A teacher's predictions, blended with labels, against values worked by hand."""
 
 import csv
 import dataclasses
@@ -39,7 +39,7 @@ def faces(settings):
 
 
 def write(path, ids, female, **others):
-    """A teacher that answers gender alone; columns of others come first."""
+    """A teacher that predicts gender alone; columns of others come first."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*others, "id", "p_gender_female", "p_gender_male"])
@@ -142,7 +142,7 @@ def test_losses_by_hand():
     logits = np.array([[0.0], [math.log(3)]], "float32")
     hard = np.array([0, 1], "int32")
     found = np.asarray(losses.example_losses(GENDER, hard, logits, soft))
-    # Answers of 1/2 and 1/2, then of 1/4 and 3/4.
+    # Predictions of 1/2 and 1/2, then of 1/4 and 3/4.
     first = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
     second = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
     np.testing.assert_allclose(found, [first, second], rtol=1e-5)
@@ -257,10 +257,10 @@ def test_the_digest_knows_the_teacher_and_no_order(faces, tmp_path):
     assert turned.digest() == taught.digest()
 
 
-def test_the_teacher_answers_by_what_other_folds_teach(tmp_path):
+def test_the_teacher_predicts_by_what_other_folds_teach(tmp_path):
     """Descriptors that give race away, and labels of three faces changed.
 
-    A classifier that had seen them would answer the changed label by heart.
+    A classifier that had seen them would predict the changed label by heart.
     """
     folder = synthetic.write_folder(tmp_path / "faces", 250, side=16)
     training_part, validation = (

@@ -145,7 +145,7 @@ def test_onnx_without_its_packages_is_refused_before_any_work(run, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["hydranet", "hydranet.tflite"])
-def test_what_is_exported_answers_as_the_run_does(model, run, name):
+def test_what_is_exported_predicts_as_the_run_does(model, run, name):
     images = random_images(3)
     expected = model.inference_model().predict_on_batch(images)
     found = runtimes.load(run / "output" / name).predictions(images)
@@ -183,7 +183,7 @@ def test_the_record_says_where_it_came_from_and_how_well_it_agrees(run, data):
             "difference_in_years": 0.01,
             "difference_in_probability": 1e-4,
         }
-        # Both answer as Keras does, whatever they are worth.
+        # Both predict as Keras does, whatever they are worth.
         assert entry["scores"] == pytest.approx(entry["keras_scores"], abs=1e-4)
         assert entry["lost"] == pytest.approx(
             {"age": 0, "gender": 0, "race": 0}, abs=1e-4
@@ -280,7 +280,7 @@ def test_swapped_classes_are_not_published(model, examples, tmp_path, monkeypatc
     assert not (tmp_path / "output").exists()
 
 
-def test_a_network_that_answers_nan_is_not_published(examples, tmp_path):
+def test_a_network_that_predicts_nan_is_not_published(examples, tmp_path):
     model = random_model()
     model.network.get_layer("age_logits").bias.assign([np.nan])
     with pytest.raises(export.ExportError, match="nan"):

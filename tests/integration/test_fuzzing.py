@@ -1,4 +1,4 @@
-"""Broken pictures, names and tables: an error that says so, or the right answer.
+"""Broken pictures, names and tables: an error that says so, or the right result.
 
 Thousands of cases, most of them made by breaking valid files: random bytes alone
 would never pass the first check.

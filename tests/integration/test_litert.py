@@ -67,7 +67,7 @@ def test_signature_names_inputs_and_outputs(content):
     }
 
 
-def test_answers_equal_the_keras_models(model, content):
+def test_predictions_equal_the_keras_models(model, content):
     images = random_images(4)
     signature = Interpreter(model_content=content).get_signature_runner()
     rows = [signature(images=image[np.newaxis].astype(np.float32)) for image in images]
@@ -408,7 +408,7 @@ def test_the_files_within_come_out_with_the_standard_library(model, tmp_path):
 @pytest.mark.parametrize(
     ("variant", "years"), [("float32", 1e-3), ("float16", 0.1), ("int8", 3.0)]
 )
-def test_a_distribution_answers_with_its_interval(variant, years):
+def test_a_distribution_has_its_interval(variant, years):
     """Quantiles stay in float32 in 8 bits too; 20 images span some 40 years."""
     network = random_model(tasks=with_head(TASKS, DISTRIBUTION)).inference_model()
     images = random_images(20)

@@ -139,7 +139,7 @@ def test_every_import_is_asked_for():
     ours = names("") | names("train")
     assert {"tensorflow", "keras", "numpy"} <= used
     # A builder's test stands beside it; an export without warm-up requests is
-    # whole; photographs are answered without workers too; JAX is imported where it
+    # whole; photographs are predicted without workers too; JAX is imported where it
     # is the backend.
     optional = names("hub") | names("onnx") | names("openvino") | names("readers")
     optional |= names("video") | {"jax", "pandas", "pillow-heif", "pytest", "ray"}
@@ -149,7 +149,7 @@ def test_every_import_is_asked_for():
     engines = names("onnx") | names("openvino")
     assert measured <= ours | names("bench") | names("dev") | engines
     assert served <= ours | names("serve") | names("tf_serving")
-    # What remakes the reference answers of PyTorch is no test.
+    # What remakes the reference outputs of PyTorch is no test.
     others = (
         "heic",
         "hub",

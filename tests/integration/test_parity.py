@@ -142,7 +142,7 @@ def test_missing_labels_are_left_out():
     assert compared.losses["age"] == 0
 
 
-def test_without_any_label_keras_answers_stand_for_them():
+def test_without_any_label_keras_predictions_stand_for_them():
     taken = sample({"age": -ONES, "gender": -ONES})
     compared = comparison(taken, age=0.3, wrong=4)
     assert compared.scores == {"age": None, "gender": None}
@@ -150,7 +150,7 @@ def test_without_any_label_keras_answers_stand_for_them():
     assert len(parity.excess(compared, "int8", taken)) == 2
 
 
-def test_one_answer_for_all_is_refused():
+def test_one_prediction_for_all_is_refused():
     taken = sample()
     with pytest.raises(parity.ParityError, match=r"shape \[200\].*gives \[1\]"):
         parity._compare({"age": ONES[:1], "gender": FEMALE}, taken)

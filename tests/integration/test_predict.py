@@ -57,7 +57,7 @@ def test_what_has_rows_already_is_not_drawn_and_named(folder, tmp_path, caplog):
     predict.predict(first, as_they_are(), output)
     assert not caplog.messages
     predict.predict(first, as_they_are(), output, annotate=drawn)
-    # The last may lack faces, so it is answered anew, and drawn.
+    # The last may lack faces, so it is predicted anew, and drawn.
     assert [path.name for path in drawn.rglob("*.*")] == ["thirty.jpeg"]
     (message,) = caplog.messages
     assert message.startswith("2 pictures have their rows already and are not drawn")
@@ -204,7 +204,7 @@ def test_what_is_done_needs_no_model(folder, tmp_path):
     assert found.statuses == {"no_face": 3}
 
 
-def test_a_repaired_picture_is_answered_by_the_next_run(folder, tmp_path):
+def test_a_repaired_picture_is_predicted_by_the_next_run(folder, tmp_path):
     output = tmp_path / "faces.csv"
     whole = (folder / "inner" / "thirty.jpeg").read_bytes()
     cut = folder / "cut.jpg"

@@ -81,7 +81,7 @@ def test_quantised_variants_are_calibrated_on_training_faces(quantised, data):
     assert "litert integer" in done.table.splitlines()[-1]
 
 
-def test_a_quantised_variant_that_answers_badly_is_not_published(
+def test_a_quantised_variant_that_predicts_badly_is_not_published(
     model, examples, tmp_path, monkeypatch
 ):
     convert = litert.convert
@@ -97,7 +97,7 @@ def test_a_quantised_variant_that_answers_badly_is_not_published(
             bias.assign(right)
 
     monkeypatch.setattr(litert, "convert", a_year_too_old)
-    # Without labels Keras' answers stand for them; against labels, a network that
+    # Without labels Keras' predictions stand for them; against labels, a network that
     # was never trained has nothing to lose.
     none = {name: np.full(len(examples), MISSING) for name in examples.labels}
     examples = dataclasses.replace(examples, labels=none)

@@ -83,7 +83,7 @@ def test_exact_labels_among_ranges_are_as_ever(task):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_constant_answer_to_ranges():
+def test_a_constant_prediction_of_ranges():
     """The middles 10, 20, 40 have the median 20; it is 10, 0, 20 away, less 4, 5, 5."""
     found = losses.constant_prediction_loss(
         AGE, np.array([10.0, 20.0, 40.0, MISSING]), np.array([4.0, 5.0, 5.0, 0.0])
@@ -155,7 +155,7 @@ def test_exact_labels_have_no_ranges():
 
 
 def test_teachers_know_where_in_a_range_a_face_is(tmp_path):
-    """The label is what of 20-29 is nearest to their answer, and then blended."""
+    """The label is what of 20-29 is nearest to their prediction, and then blended."""
     examples = sources.Examples(
         np.array(["a", "b", "c"]),
         {"age": np.array([24.5, 24.5, MISSING]), "age_half_width": np.array([4.5] * 3)},

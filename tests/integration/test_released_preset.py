@@ -1,4 +1,4 @@
-"""The network that the repository carries answers, and answers as its report says."""
+"""The network that the repository carries predicts, and as its report says."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_on_the_real_images_it_scores_what_its_report_says(utkface_dir):
     faces = pipeline.load_faces(examples, runtime.image_size)
     predictions = runtime.predictions(np.asarray(faces.images))
     reported = json.loads(REPORT.read_text())["tasks"]
-    # A file in 8 bits may be off by years in a single answer, hardly in the mean.
+    # A file in 8 bits may be off by years in a single prediction, hardly in the mean.
     mae = np.abs(predictions["age"] - examples.labels["age"]).mean()
     assert abs(mae - reported["age"]["scores"]["mae"]["value"]) < 0.05
     for task in ("gender", "race"):

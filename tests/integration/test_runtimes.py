@@ -57,7 +57,7 @@ def loaded_runtimes(paths):
     return {kind: runtimes.load(path) for kind, path in paths.items()}
 
 
-def test_one_jpeg_gets_the_same_answers_on_every_way(
+def test_one_jpeg_gets_the_same_predictions_on_every_way(
     model, paths, loaded_runtimes, tmp_path
 ):
     oblong = np.concatenate(random_images(3), axis=1)
@@ -119,7 +119,7 @@ def test_nothing_compiles_again(loaded_runtimes, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads_get_their_own_answers(loaded_runtimes, kind):
+def test_threads_get_their_own_predictions(loaded_runtimes, kind):
     batches = [random_images(2, seed) for seed in range(24)]
     expected = [loaded_runtimes[kind].predictions(batch) for batch in batches]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -292,7 +292,7 @@ def test_a_dynamic_batch_runs_at_full_size(model, tmp_path, alone):
     )
 
 
-def test_integer_answers_become_years_and_probabilities(model, tmp_path):
+def test_integer_predictions_become_years_and_probabilities(model, tmp_path):
     path = tmp_path / "phone.tflite"
     description = saved_model.describe(model.tasks, SIZE)
     images = random_images(20)

@@ -79,7 +79,7 @@ def unseen(folder):
 
 @pytest.fixture(scope="module")
 def predictions(folder, unseen):
-    """By way: what it answers to the bytes of the same files."""
+    """By way: what it predicts for the bytes of the same files."""
     faces = pipeline.load_faces(unseen, SIZE, cache="none")
     network = checkpoints.load_model(folder / "run").inference_model()
     batches = [
@@ -150,7 +150,7 @@ def test_each_pair_is_within_its_bound(predictions, unseen, pair):
         assert far < (12 if task == "age" else 0.5)
 
 
-def test_another_picture_gets_another_answer(predictions):
+def test_another_picture_gets_another_prediction(predictions):
     for way, found in predictions.items():
         for task in ("age", "gender", "race"):
             assert np.ptp(found[task], axis=0).max() > (10 if task == "age" else 0.3), (

@@ -83,7 +83,7 @@ def test_signatures_name_their_inputs_and_outputs(
     }
 
 
-def test_pixels_get_the_keras_models_answers(model, loaded):
+def test_pixels_get_the_keras_models_predictions(model, loaded):
     images = random_images(5)
     expected = model.inference_model().predict_on_batch(images)
     assert_same_predictions(by_pixels(loaded, images), expected)
@@ -113,7 +113,7 @@ def test_bytes_are_turned_cropped_and_resized_in_the_graph(model, loaded):
 
 
 @pytest.mark.parametrize("bad", [b"", b"no image", encode(random_images(1)[0])[:60]])
-def test_a_damaged_image_costs_its_own_answer_alone(loaded, bad):
+def test_a_damaged_image_costs_its_own_prediction_alone(loaded, bad):
     images = random_images(3)
     good = [encode(image) for image in images]
     found = by_bytes(loaded, [good[0], bad, good[1], bad, good[2]])
@@ -125,7 +125,7 @@ def test_a_damaged_image_costs_its_own_answer_alone(loaded, bad):
     )
 
 
-def test_answers_with_a_damaged_image_are_strict_json(loaded):
+def test_predictions_with_a_damaged_image_are_strict_json(loaded):
     found = by_bytes(loaded, [b"no image", encode(random_images(1)[0])])
     rows = json.dumps({k: v.numpy().tolist() for k, v in found.items()})
 
@@ -165,7 +165,7 @@ def test_the_asset_says_what_the_columns_mean(folder):
     assert "-1" in served["serving_default"]["unreadable"]
 
 
-def test_only_the_answering_network_is_inside(model, folder):
+def test_only_the_inference_model_is_inside(model, folder):
     variables = tf.train.list_variables(str(folder / "variables" / "variables"))
     numbers = [s for name, s in variables if name.startswith("weights/")]
     assert len(numbers) == len(model.network.weights)
@@ -201,11 +201,11 @@ model = tf.saved_model.load({str(folder)!r})
 pixels = model.signatures["pixels"](images=tf.constant(np.load("images.npy")))
 encoded = tf.constant([open("face.png", "rb").read()])
 served = model.signatures["serving_default"](image_bytes=encoded)
-np.savez("answers.npz", bytes_age=served["age"], **pixels)
+np.savez("predictions.npz", bytes_age=served["age"], **pixels)
 assert not {{"hydranet_tf", "keras"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    with np.load(tmp_path / "answers.npz") as predictions:
+    with np.load(tmp_path / "predictions.npz") as predictions:
         found = dict(predictions)
     expected = by_pixels(loaded, images)
     np.testing.assert_allclose(found.pop("bytes_age"), found["age"][1:], atol=1e-3)

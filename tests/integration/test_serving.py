@@ -280,7 +280,7 @@ def test_pixels_over_grpc(stub, loaded):
     ],
     ids=["bytes", "pixels"],
 )
-def test_an_empty_batch_over_grpc_gets_empty_answers(stub, request_):
+def test_an_empty_batch_over_grpc_gets_empty_predictions(stub, request_):
     answers = grpc_answers(stub, request_)
     shapes = {name: answer.shape for name, answer in answers.items()}
     assert shapes == {"age": (0,), "gender": (0, 2), "race": (0, 5)}

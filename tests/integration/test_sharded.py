@@ -267,7 +267,7 @@ print(sorted({"tensorflow", "keras", "ray", "matplotlib"} & set(sys.modules)))
 """
 
 
-def test_an_answer_from_a_tflite_file_waits_for_no_framework(model, tmp_path):
+def test_a_prediction_from_a_tflite_file_waits_for_no_framework(model, tmp_path):
     for kind in ("JPEG", "PNG"):
         (tmp_path / f"a.{kind}").write_bytes(synthetic.encoded(kind))
     # Alone, as a phone's or a server's owner would have it.

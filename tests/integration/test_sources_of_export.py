@@ -69,9 +69,9 @@ def test_a_model_with_other_classes_is_refused_everywhere(data, tmp_path):
     fewer = dataclasses.replace(RACE, classes=RACE.classes[:4])
     model = random_model(tasks=(*TASKS[:2], fewer))
     write_workdir(model, tmp_path / "run", data=str(data))
-    with pytest.raises(ExportError, match="answers race in its own way"):
+    with pytest.raises(ExportError, match="predicts race in its own way"):
         export.export_run(tmp_path / "run", tmp_path / "out")
-    with pytest.raises(evaluate.EvaluationError, match="answers race as categorical"):
+    with pytest.raises(evaluate.EvaluationError, match="predicts race as categorical"):
         evaluate.evaluate_model(
             tmp_path / "run", str(data), "all", tmp_path / "report"
         )  # fmt: skip

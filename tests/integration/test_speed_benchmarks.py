@@ -86,7 +86,9 @@ def test_photographs_are_compared_with_the_loop_and_the_import(tmp_path):
     assert len(peer) == 2 and min(peer) > 0.2
     ratio = start["ratios"]["predict.py, SavedModel"]
     assert ratio == pytest.approx(sum(peer) / 2 / 0.5)
-    assert f"answer in {1 / ratio:.2f} of the time of import deepface" in done.stdout
+    assert (
+        f"prediction in {1 / ratio:.2f} of the time of import deepface" in done.stdout
+    )
     assert min(start["seconds"]["predict.py, .tflite"]) > 0.1
 
 
@@ -203,16 +205,16 @@ def test_decoding_compares_all_ways_on_the_same_pictures(tmp_path):
 
 RUNTIMES = """
 import json, numpy, runtimes
-answers = {name: [numpy.zeros(1), numpy.ones(2)] for name in runtimes.PEERS}
-answers["LiteRT"] = [numpy.full(1, -5e-4), numpy.ones(2)]
-answers["LiteRT int8"] = [numpy.ones(1), numpy.ones(2)]
-print(json.dumps(runtimes.check(answers)))
-answers["OpenVINO"] = [numpy.zeros(1), numpy.full(2, numpy.nan)]
-runtimes.check(answers)
+predictions = {name: [numpy.zeros(1), numpy.ones(2)] for name in runtimes.PEERS}
+predictions["LiteRT"] = [numpy.full(1, -5e-4), numpy.ones(2)]
+predictions["LiteRT int8"] = [numpy.ones(1), numpy.ones(2)]
+print(json.dumps(runtimes.check(predictions)))
+predictions["OpenVINO"] = [numpy.zeros(1), numpy.full(2, numpy.nan)]
+runtimes.check(predictions)
 """
 
 
-def test_runtimes_that_answer_differently_are_not_compared():
+def test_runtimes_that_predict_differently_are_not_compared():
     done = subprocess.run(
         [sys.executable, "-c", RUNTIMES],
         cwd=ROOT / "benchmarks", capture_output=True, text=True,
@@ -273,8 +275,8 @@ def test_one_network_is_compared_with_three_in_time_and_memory(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(raw.read_text())
-    # The same questions are answered both ways.
-    one, three = found["answers"].values()
+    # The same tasks are predicted both ways.
+    one, three = found["predictions"].values()
     assert one == three == ["age", "gender", "race"]
     peaks = found["bytes_above_imports"]
     assert 0 < peaks["one network"] < peaks["three networks"]

@@ -141,7 +141,7 @@ def test_with_16_bits_the_loss_is_near_and_kept_in_32(runs, name, case):
         assert np.isfinite(value).all() and (value != begun[key]).any(), key
 
 
-def test_the_worst_answers_are_shown_as_on_one_device(runs):
+def test_the_worst_predictions_are_shown_as_on_one_device(runs):
     """Drawn between epochs, with the average of weights that all devices hold."""
     found = of(runs["mirrored"], "worst_predictions/")
     expected = of(runs["one"], "worst_predictions/")

@@ -129,7 +129,7 @@ def crop_of(face: dict) -> np.ndarray:
 @pytest.mark.parametrize(
     "picture", ["chip.png", "face.png", "wide.png", "clear.png", "turned.jpg"]
 )
-def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
+def test_predictions_are_the_predictors_for_a_picture_that_is_a_face(
     report, inputs, released, bound, picture
 ):
     """Decoded, turned, laid over white, cut, resized and answered the same."""
@@ -145,7 +145,7 @@ def test_answers_are_the_predictors_for_a_picture_that_is_a_face(
 
 
 @pytest.mark.parametrize("name", ["model", "float16", "dynamic", "int8", "integer"])
-def test_every_variant_answers_as_in_python(report, inputs, name):
+def test_every_variant_predicts_as_in_python(report, inputs, name):
     seen = report["answers"][name]
     (face,) = seen["faces"]
     expected = runtimes.load(inputs / f"{name}.tflite").predictions(crop_of(face))
@@ -279,7 +279,7 @@ def test_a_refused_model_is_named_and_the_one_before_stays(report, name):
     assert seen["faces"][0]["tasks"] == before["faces"][0]["tasks"]
 
 
-def test_after_a_refused_model_the_one_before_answers(report):
+def test_after_a_refused_model_the_one_before_predicts(report):
     after, before = report["answers"]["after_broken"], report["answers"]["integer"]
     assert after["faces"][0]["tasks"] == before["faces"][0]["tasks"]
     assert after["error"] is None
@@ -311,7 +311,7 @@ def test_files_may_be_dropped(report):
     assert chosen["about"].startswith(f"{NAME}: ")
 
 
-def test_a_camera_is_answered(report, released, bound):
+def test_a_camera_is_predicted(report, released, bound):
     seen = report["camera"]
     assert seen["button"] == "Stop the camera"
     assert seen["stopped"] == "Use the camera"

@@ -128,7 +128,7 @@ def test_lite0_knows_what_is_in_a_photograph(lite0_weights):
 
 
 @pytest.mark.parametrize("name", list(APPLICATIONS))
-def test_applications_give_the_answers_of_keras(name, tmp_path):
+def test_applications_give_the_predictions_of_keras(name, tmp_path):
     """From a file of Keras Applications to a HydraNet fed with plain pixels."""
     build, module = APPLICATIONS[name]
     side = 75

@@ -140,7 +140,7 @@ MADE = (
 
 
 def test_scores_under_each_change_as_worked_out_by_hand(monkeypatch):
-    """The runtime answers 100 times the mean of red as the age, green as the gender."""
+    """The runtime predicts 100 times the mean of red as age, of green as gender."""
     monkeypatch.setattr(sensitivity, "CHANGES", MADE)
     # 20, 40 and 60 years predicted.
     examples = examples_of([51, 102, 153], [22, 35, MISSING], [0, 1, 0])

@@ -182,7 +182,7 @@ def test_load_model_prefers_the_best_and_falls_back_to_the_last(workdir):
     workdir, states = workdir
     images = np.zeros((1, SIDE, SIDE, 3), "uint8")
 
-    def answer(model):
+    def predicted(model):
         return model.predict(images, verbose=0)["age"]
 
     last = checkpoints.load_model(workdir)
@@ -190,11 +190,11 @@ def test_load_model_prefers_the_best_and_falls_back_to_the_last(workdir):
     best = make_model(seed=5)
     checkpoints.save(workdir, BEST, best, Progress(epoch=1, step=1))
     loaded = checkpoints.load_model(workdir)
-    np.testing.assert_array_equal(answer(loaded), answer(best))
+    np.testing.assert_array_equal(predicted(loaded), predicted(best))
     np.testing.assert_array_equal(
-        answer(checkpoints.load_model(workdir, LAST)), answer(last)
+        predicted(checkpoints.load_model(workdir, LAST)), predicted(last)
     )
-    assert not np.array_equal(answer(best), answer(last))
+    assert not np.array_equal(predicted(best), predicted(last))
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def examples_of(files, ages, genders):
 
 
 def test_scores_of_each_factor_as_worked_out_by_hand():
-    """The runtime answers 100 times the mean of red as the age."""
+    """The runtime predicts 100 times the mean of red as the age."""
     examples = examples_of([framed(255, 0), framed(0, 255)], [100, MISSING], [0, 1])
     found = sensitivity.of_crops(readable_runtime(), examples)
     assert json.loads(json.dumps(found, allow_nan=False)) == found

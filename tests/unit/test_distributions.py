@@ -40,7 +40,7 @@ def test_only_the_regression_gets_the_other_head():
         # A gap between two halves belongs to the upper one.
         ([0.5, 0, 0, 0, 0.5], 0.25, 0.0),
         ([0.5, 0, 0, 0, 0.5], 0.75, 4.0),
-        # Ends of the outer bins lie beyond the range and are not answered.
+        # Ends of the outer bins lie beyond the range and are not predicted.
         ([1, 0, 0, 0, 0], 0.1, 0.0),
         ([0, 0, 0, 0, 1], 0.9, 4.0),
     ],
@@ -61,7 +61,7 @@ def test_quantiles_are_those_of_scipy(level):
         assert found == pytest.approx(np.clip(expected, 0, 120), abs=2e-3)
 
 
-def test_answers_are_the_median_and_an_interval_of_80_percent():
+def test_predictions_are_the_median_and_an_interval_of_80_percent():
     years = np.arange(121)
     logits = -0.5 * ((years - 40) / 6) ** 2
     found = distributions.predictions(BY_YEAR, logits[np.newaxis].astype("float32"))
@@ -103,7 +103,7 @@ def test_loss_is_the_distance_of_the_mean_and_of_the_shape():
     assert float(means["age"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_loss_is_left_where_the_answer_is_the_bell():
+def test_no_loss_is_left_where_the_prediction_is_the_bell():
     labels = np.array([15.0, 40.0, 116.0], "float32")
     years = np.arange(121)
     std = 0.5 + 0.05 * labels[:, np.newaxis]
@@ -115,7 +115,7 @@ def test_no_loss_is_left_where_the_answer_is_the_bell():
     assert found[2] == pytest.approx(116 - np.average(years, weights=bell), abs=1e-3)
 
 
-def test_constant_answer_is_the_mean_of_the_bells():
+def test_constant_prediction_is_the_mean_of_the_bells():
     labels = np.array([20.0, 20.0, 31.0, MISSING])
     years = np.arange(121)
     bells = [stats.norm.pdf(years, y, 0.5 + 0.05 * y) for y in (20, 20, 31)]
@@ -136,7 +136,7 @@ def test_score_while_training_is_the_error_of_the_median():
         assert float(metric.result()) == pytest.approx(2.0, abs=1e-4)
 
 
-def test_a_fresh_head_answers_the_centre_of_the_task():
+def test_a_fresh_head_predicts_the_centre_of_the_task():
     prior = np.array([distributions.prior(BY_YEAR)], "float32")
     found = distributions.predictions(BY_YEAR, prior)
     # A bell around 33 years of deviation 20, cut off at 0.

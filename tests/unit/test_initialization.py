@@ -62,7 +62,7 @@ def test_larger_images_go_on_with_the_whole_network(settings, first, tmp_path):
     )
 
 
-def test_a_head_that_answers_something_else_starts_anew(settings, tmp_path):
+def test_a_head_that_predicts_something_else_starts_anew(settings, tmp_path):
     preset = tmp_path / "preset"
     old = HydraNet(
         synthetic.stem(), 32, width=8, seed=3, tasks=with_head(TASKS, DISTRIBUTION)

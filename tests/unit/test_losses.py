@@ -75,7 +75,7 @@ def joined(weights, values, emphasis=(1, 1, 1)):
     return weights(np.array(values, "float32"), np.array(emphasis, "float32"))
 
 
-def test_start_is_the_minimum_for_the_constant_answer():
+def test_start_is_the_minimum_for_the_constant_prediction():
     constant = (12.0, 0.69, 1.4)
     s = np.asarray(learned(constant).log_variances(), float)
 
@@ -157,7 +157,7 @@ def test_fixed_weights_are_a_plain_sum():
         (AGE, np.array([10.0, np.nan, 20.0, MISSING]), 5.0),
     ],
 )  # fmt: skip
-def test_constant_answer_loss(task, labels, expected):
+def test_constant_prediction_loss(task, labels, expected):
     assert losses.constant_prediction_loss(task, labels) == pytest.approx(expected)
 
 

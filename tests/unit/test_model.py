@@ -84,7 +84,7 @@ def test_missing_labels_give_the_gradient_of_the_present_rows():
     )
 
 
-def test_logits_and_answers_have_the_documented_shapes():
+def test_logits_and_predictions_have_the_documented_shapes():
     model = HydraNet("tiny", SIDE)
     images, _ = batch(3)
     logits = model.predict(images, verbose=0)
@@ -104,7 +104,7 @@ def test_logits_and_answers_have_the_documented_shapes():
     )
 
 
-def test_answers_stay_in_the_tasks_range():
+def test_predictions_stay_in_the_tasks_range():
     model = HydraNet("tiny", SIDE)
     bias = model.network.get_layer("age_logits").bias
     images, _ = batch(2)
@@ -114,7 +114,7 @@ def test_answers_stay_in_the_tasks_range():
         np.testing.assert_array_equal(age, bound)
 
 
-def test_answer_model_holds_nothing_of_training():
+def test_inference_model_holds_nothing_of_training():
     model = HydraNet("tiny", SIDE, augmentation="strong", weighting=learned_weights())
     paths = [w.path for w in model.inference_model().variables]
     assert not [p for p in paths if "log_variance" in p or "augment" in p]
@@ -142,7 +142,7 @@ def test_normalisation_by_hand():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_keras_file_gives_the_same_answers_and_goes_on_training(tmp_path):
+def test_keras_file_gives_the_same_predictions_and_goes_on_training(tmp_path):
     model = HydraNet(
         "tiny", SIDE, weighting=learned_weights(), augmentation="strong", dropout=0.2
     )
@@ -177,7 +177,7 @@ def test_heads_and_loss_stay_float32_under_mixed_precision(precision):
         keras.mixed_precision.set_dtype_policy("float32")
 
 
-def test_answers_are_divided_by_the_temperature_of_their_head():
+def test_predictions_are_divided_by_the_temperature_of_their_head():
     images, _ = batch(3)
     keras.utils.set_random_seed(0)
     plain = HydraNet("tiny", SIDE)
@@ -194,7 +194,7 @@ def test_answers_are_divided_by_the_temperature_of_their_head():
 
 
 @pytest.mark.parametrize("tasks", [TASKS, with_head(TASKS, DISTRIBUTION)])
-def test_a_mirrored_network_answers_the_mean_of_both_faces(tasks):
+def test_a_mirrored_network_predicts_the_mean_of_both_faces(tasks):
     images, _ = batch(3)
     plain = HydraNet("tiny", SIDE, tasks=tasks)
     config = plain.get_config()

@@ -57,7 +57,7 @@ def test_confusion_shows_counts_and_shares(tmp_path, figures):
     assert_is_picture(tmp_path / "c.png", figure)
     shown = texts(figure)
     assert {"60%", "60", "40%", "40"} <= set(shown)
-    assert "Gender: 60.0% answered as labelled" in shown
+    assert "Gender: 60.0% predicted as labelled" in shown
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows == ["male\nn = 100", "female\nno labels"]
     # Dark is much: the cell of 60 % is darker than that of 40 %.
@@ -206,7 +206,7 @@ def test_reliability_marks_thin_bins(tmp_path, figures):
     heights = [bar.get_height() for bar in fraction.patches]
     assert sum(heights) == pytest.approx(100)
     assert max(heights) == pytest.approx(100 * 50 / 60)
-    # Every answer is 0.15 too confident.
+    # Every prediction is 0.15 too confident.
     assert "Gender: confidence off by 15.0 points" in texts(figure)
 
 

@@ -57,7 +57,7 @@ def plain(red, green, blue, size=(40, 30)):
     return Image.new("RGB", size, (red, green, blue))
 
 
-def test_answers_can_be_worked_out_from_the_pixels(as_they_are):
+def test_predictions_can_be_worked_out_from_the_pixels(as_they_are):
     (face,) = as_they_are(np.asarray(plain(51, 204, 0)))
     assert face.box is None and face.detection_score is None
     assert face.age == pytest.approx(20)
@@ -106,7 +106,7 @@ def test_paths_bytes_and_arrays_are_one(finding, tmp_path):
     assert finding(path.read_bytes()) == expected
 
 
-def test_the_answer_is_that_of_the_crop_contract(finding):
+def test_the_prediction_is_that_of_the_crop_contract(finding):
     """By way of the parts: detector, square, cut, runtime."""
     image = np.asarray(astronaut())
     (found,) = detection.find_faces(image)
@@ -238,7 +238,7 @@ def test_a_path_is_loaded(tmp_path):
         Predictor(tmp_path / "nothing")
 
 
-def test_eight_threads_get_the_serial_answers():
+def test_eight_threads_get_the_serial_predictions():
     predictor = Predictor(small_graph_runtime())
     picture = astronaut()
     pictures = [
@@ -248,7 +248,7 @@ def test_eight_threads_get_the_serial_answers():
     expected = [predictor(picture) for picture in pictures]
     assert [len(faces) for faces in expected] == [1] * 8 + [6, 0]
     ages = {round(face.age, 3) for faces in expected[:8] for face in faces}
-    assert len(ages) > 4, "answers that are all the same show nothing"
+    assert len(ages) > 4, "predictions that are all the same show nothing"
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(predictor, pictures * 8))
     for faces, serial in zip(found, expected * 8, strict=True):

@@ -1,4 +1,4 @@
-"""Presets: small, whole, checked by hash, and answering as the network does."""
+"""Presets: small, whole, checked by hash, and predicting as the network does."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_presets_in_8_bits_are_read_as_ever(shape, tmp_path):
     np.testing.assert_allclose(variable, kernel, atol=abs(kernel).max() / 250)
 
 
-def test_it_answers_as_the_network_does_within_16_bits(model, preset):
+def test_it_predicts_as_the_network_does_within_16_bits(model, preset):
     images = random_images(8)
     expected = model.inference_model().predict_on_batch(images)
     # Of the same kind of network with other weights.

@@ -69,16 +69,16 @@ def test_the_plugin_finds_the_features(written):
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
-def test_the_plugin_finds_labels_and_answers(written):
+def test_the_plugin_finds_labels_and_predictions(written):
     _, _, found, folder = written
     lines = served(folder, "/metadata", run=".", name="features").decode().splitlines()
     header, *rows = [line.split("\t") for line in lines]
-    assert header[:4] == ["id", "age label", "age answer", "age error"]
+    assert header[:4] == ["id", "age label", "age prediction", "age error"]
     assert [row[0] for row in rows] == ["a.jpg", "b b.jpg", "c c.jpg", *"defg"]
     assert [row[1] for row in rows[:2]] == ["20.0", "30.0"] and rows[6][1] == ""
-    answer = found.predictions["age"][1]
-    assert float(rows[1][2]) == pytest.approx(answer, abs=0.051)
-    assert float(rows[1][3]) == pytest.approx(answer - 30, abs=0.051)
+    predicted = found.predictions["age"][1]
+    assert float(rows[1][2]) == pytest.approx(predicted, abs=0.051)
+    assert float(rows[1][3]) == pytest.approx(predicted - 30, abs=0.051)
     genders = found.predictions["gender"].argmax(1) == found.labels["gender"]
     said = [row[header.index("gender error")] for row in rows]
     assert said == ["right" if right else "wrong" for right in genders]

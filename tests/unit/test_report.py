@@ -1,4 +1,4 @@
-"""From answers to a report on disk."""
+"""From predictions to a report on disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ABOUT = {
 
 
 def some_predictions(n=400, seed=0, tasks=TASKS):
-    """Ids, labels (a tenth missing) and answers for any tasks."""
+    """Ids, labels (a tenth missing) and predictions for any tasks."""
     random = np.random.default_rng(seed)
     labels, predictions = {}, {}
     for task in tasks:

@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 
 def some_findings(ids):
-    """Everybody answered wrongly, the first most."""
+    """Everybody predicted wrongly, the first most."""
     n = len(ids)
     labels = {
         "age": np.full(n, 30.0), "gender": np.zeros(n, int), "race": np.zeros(n, int)
@@ -213,7 +213,7 @@ def test_faces_are_there_only_when_asked_for(tmp_path, undrawn):
         data = base64.b64decode(attrs["src"].removeprefix("data:image/jpeg;base64,"))
         pixel = Image.open(io.BytesIO(data)).getpixel((64, 64))
         np.testing.assert_allclose(pixel, colour, atol=6)
-    assert shown[0]["alt"] == "A face labelled 30 years, answered 80 years"
+    assert shown[0]["alt"] == "A face labelled 30 years, predicted 80 years"
     assert "show it to those who may see them" in page.text
     assert "data:image" not in (tmp_path / "report.md").read_text()
     assert not list(tmp_path.glob("*.jpg"))

@@ -129,7 +129,7 @@ def test_another_network_is_refused(change, hint, trunk, tmp_path):
 
 
 def runtime_features(content: bytes, images: np.ndarray, output: str) -> np.ndarray:
-    """What ONNX Runtime answers for RGB 0..255 `[n, height, width, 3]`."""
+    """What ONNX Runtime gives for RGB 0..255 `[n, height, width, 3]`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # The published file lists its weights as inputs, too: a warning for each.

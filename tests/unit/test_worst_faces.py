@@ -23,7 +23,7 @@ SIDE, HEAD = trackers._SIDE, 42
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """A run of five epochs over ten faces: faces, answers, pictures by task."""
+    """A run of five epochs over ten faces: faces, predictions, pictures by task."""
     workdir = tmp_path_factory.mktemp("worst_faces")
     model, images = random_model(), random_images(10)
     model.compile(optimizer="adam")
@@ -90,21 +90,21 @@ def test_a_task_without_labels_has_no_picture(shown):
     assert set(shown[-1]) == {"age", "gender"}
 
 
-def test_label_and_answer_are_written_below():
+def test_label_and_prediction_are_written_below():
     image = np.full((SIZE, SIZE, 3), 90, np.uint8)
 
-    def drawn(label, answer):
-        picture = trackers.grid([image], [(label, answer)], "age")
+    def drawn(label, prediction):
+        picture = trackers.grid([image], [(label, prediction)], "age")
         return np.asarray(picture)[HEAD + SIDE : HEAD + SIDE + 36]
 
     first = drawn("8 years", "44 years")
     assert (first < 128).any()
-    # Each in its own line: another label changes the upper, another answer the lower.
-    for label, answer, changed in (
+    # Each in its own line: a label changes the upper, a prediction the lower.
+    for label, prediction, changed in (
         ("9 years", "44 years", 0),
         ("8 years", "41 years", 1),
     ):
-        differs = (drawn(label, answer) != first).any((1, 2))
+        differs = (drawn(label, prediction) != first).any((1, 2))
         assert differs[:18].any() == (changed == 0)
         assert differs[18:].any() == (changed == 1)
 

@@ -1,4 +1,4 @@
-"""Which answers count as the worst, worked by hand."""
+"""Which predictions count as the worst, worked by hand."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_classes_by_what_the_label_got():
             [0.3, 0.3, 0.4, 0, 0],
             [1, 0, 0, 0, 0],
             [0.05, 0, 0, 0, 0.95],
-            # The label got little and still the most: a right answer.
+            # The label got little and still the most: a right prediction.
             [0.19, 0.2, 0.2, 0.21, 0.2],
         ]
     )

@@ -60,7 +60,7 @@ def test_the_astronaut_has_one_face_where_it_is(pixels):
     assert left_eye[1] < nose[1] < mouth_left[1]
 
 
-def test_large_pictures_are_searched_small_and_answered_in_their_own_pixels(pixels):
+def test_large_pictures_are_searched_small_and_found_in_their_own_pixels(pixels):
     (face,) = detection.find_faces(pixels)
     large = np.asarray(Image.fromarray(pixels).resize((3072, 3072), Image.BICUBIC))
     (found,) = detection.find_faces(large)

@@ -20,7 +20,7 @@ import kotlin.math.roundToInt
  * The face must fill the picture as it does in the training data: a photograph
  * of a whole person has to be cut to the face first, with some hair and chin.
  * Bitmap.createScaledBitmap takes two neighbours of a pixel however much it
- * shrinks; it is not this filter, and the answers change with it.
+ * shrinks; it is not this filter, and the predictions change with it.
  */
 object FaceCrop {
     /** Cuts out the largest centred square. */

@@ -9,7 +9,7 @@ import org.json.JSONObject
 import java.io.Closeable
 
 /**
- * The network's answers to one face.
+ * The network's predictions for one face.
  *
  * They estimate what annotators saw in a picture, not facts about the person in
  * it.
@@ -18,7 +18,7 @@ import java.io.Closeable
  * @property gender probabilities by class name, in the order of the file.
  * @property race probabilities by class name, in the order of the file.
  */
-data class Answers(
+data class Predictions(
     val age: Float,
     val gender: Map<String, Float>,
     val race: Map<String, Float>,
@@ -64,12 +64,12 @@ class FaceNetwork(context: Context) : Closeable {
         }
     }
 
-    /** Answers for one picture, cut and resized by [FaceCrop]. */
-    fun answer(picture: Bitmap): Answers {
+    /** Predictions for one picture, cut and resized by [FaceCrop]. */
+    fun predict(picture: Bitmap): Predictions {
         FaceCrop.levels(FaceCrop.resize(FaceCrop.square(picture), imageSize), levels)
         inputs.getValue(INPUT).writeFloat(levels)
         model.run(inputs, outputs, SIGNATURE)
-        return Answers(
+        return Predictions(
             age = outputs.getValue(AGE).readFloat()[0],
             gender = named(genders, outputs.getValue(GENDER).readFloat()),
             race = named(races, outputs.getValue(RACE).readFloat()),
@@ -83,7 +83,7 @@ class FaceNetwork(context: Context) : Closeable {
 
     private fun named(labels: List<String>, values: FloatArray): Map<String, Float> {
         require(labels.size == values.size) {
-            "${labels.size} class names for ${values.size} answers: the label files " +
+            "${labels.size} class names for ${values.size} predictions: the label files " +
                 "are from another export"
         }
         return labels.zip(values.asIterable()).toMap()

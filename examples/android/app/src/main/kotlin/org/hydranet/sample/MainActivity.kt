@@ -14,7 +14,7 @@ import androidx.exifinterface.media.ExifInterface
 import java.util.Locale
 import java.util.concurrent.Executors
 
-/** Asks for a picture of a face and shows what the network answers. */
+/** Asks for a picture of a face and shows what the network predicts. */
 class MainActivity : Activity() {
     // One thread: the network's buffers are for one caller at a time.
     private val worker = Executors.newSingleThreadExecutor()
@@ -55,8 +55,8 @@ class MainActivity : Activity() {
         val picture = data?.data
         if (request != CHOOSE || result != RESULT_OK || picture == null) return
         worker.execute {
-            val shown = runCatching { describe(network.answer(upright(picture))) }
-                .getOrElse { "No answer: ${it.message}" }
+            val shown = runCatching { describe(network.predict(upright(picture))) }
+                .getOrElse { "No prediction: ${it.message}" }
             runOnUiThread { text.text = shown }
         }
     }
@@ -77,7 +77,7 @@ class MainActivity : Activity() {
         )
     }
 
-    private fun describe(answers: Answers): String {
+    private fun describe(predictions: Predictions): String {
         fun best(of: Map<String, Float>) = of.maxBy { it.value }.let {
             String.format(Locale.ROOT, "%s (%.0f %%)", it.key, 100 * it.value)
         }
@@ -85,9 +85,9 @@ class MainActivity : Activity() {
             Locale.ROOT,
             "age %.1f years\ngender %s\nrace %s\n\nEstimates of what annotators " +
                 "would see in this picture.",
-            answers.age,
-            best(answers.gender),
-            best(answers.race),
+            predictions.age,
+            best(predictions.gender),
+            best(predictions.race),
         )
     }
 

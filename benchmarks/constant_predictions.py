@@ -1,9 +1,9 @@
 """What the best constant prediction scores: the floor that a network must pass.
 
-    python benchmarks/constant_answers.py --data=UTKFace \
+    python benchmarks/constant_predictions.py --data=UTKFace \
         --split_lists=datasets/utkface/splits
 
-answers the median age and the commonest classes of the training part for every
+predicts the median age and the commonest classes of the training part for every
 face of the validation part.
 """
 
@@ -36,13 +36,13 @@ def main(argv):
         seen, asked = (part[task.name] for part in (training, validation))
         seen, asked = seen[seen != MISSING], asked[asked != MISSING]
         if task.is_regression:
-            answer = np.median(seen)
-            error = np.abs(asked - answer).mean()
-            print(f"{task.name}: always {answer:g} {task.unit}, MAE {error:.2f}")
+            constant = np.median(seen)
+            error = np.abs(asked - constant).mean()
+            print(f"{task.name}: always {constant:g} {task.unit}, MAE {error:.2f}")
         else:
-            answer = np.bincount(seen).argmax()
-            share = (asked == answer).mean()
-            print(f"{task.name}: always {task.classes[answer]}, right {share:.1%}")
+            constant = np.bincount(seen).argmax()
+            share = (asked == constant).mean()
+            print(f"{task.name}: always {task.classes[constant]}, right {share:.1%}")
 
 
 if __name__ == "__main__":
