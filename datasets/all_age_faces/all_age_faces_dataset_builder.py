@@ -9,8 +9,6 @@ the code that the folder source uses, so both give the same examples.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from pathlib import Path
 
@@ -96,7 +94,8 @@ https://github.com/JingchunCheng/All-Age-Faces-Dataset for where to get them):
                 f"expected images named like 00123A45.jpg in {folder}; found "
                 f"{listing(images)}\n\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
-        self._write_skipped(skipped)
+        # While TFDS prepares, data_path is the folder that becomes the data set.
+        sources.write_skipped(self.data_path, skipped)
         return generators
 
     def _generate_examples(
@@ -108,20 +107,6 @@ https://github.com/JingchunCheng/All-Age-Faces-Dataset for where to get them):
             features = {"age": found["age"], "gender": found["gender"]}
             yield name, {"image": images[name].read_bytes(), "id": name, **features}
 
-    def _write_skipped(self, rows: list[tuple[str, str, str]]) -> None:
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("split", "id", "reason"))
-        writer.writerows(rows)
-        # While TFDS prepares, data_path is the folder that becomes the data set.
-        (self.data_path / sources.SKIPPED_FILE).write_text(table.getvalue())
-        if rows:
-            logging.warning(
-                "%d images are left out; %s beside the records says which and why.",
-                len(rows),
-                sources.SKIPPED_FILE,
-            )
-
 
 def _images(folder: epath.Path) -> list[epath.Path]:
     """The images in the first folder that holds some."""
@@ -129,7 +114,11 @@ def _images(folder: epath.Path) -> list[epath.Path]:
     for pattern in _IMAGE_FOLDERS:
         candidates += sorted(folder.glob(pattern)) + sorted(folder.glob(f"*/{pattern}"))
     for candidate in candidates:
-        found = [path for path in sorted(candidate.iterdir()) if _is_image(path.name)]
+        found = [
+            path
+            for path in sorted(candidate.iterdir())
+            if file_names.is_image(path.name)
+        ]
         if found:
             return found
     inside = listing(sorted(path.name for path in folder.iterdir()))
@@ -137,11 +126,6 @@ def _images(folder: epath.Path) -> list[epath.Path]:
         f"the manual folder {folder} holds no image where one is looked for; it holds "
         f"{inside or 'nothing'}. Expected:\n\n{Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
     )
-
-
-def _is_image(name: str) -> bool:
-    # Archives from a Mac hold a shadow `._name` of every file.
-    return name.lower().endswith(file_names.IMAGE_SUFFIXES) and name[0] != "."
 
 
 def main(argv: list[str]) -> None:

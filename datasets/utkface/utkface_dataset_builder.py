@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
-import io
 import sys
 import tarfile
 import zlib
@@ -114,7 +112,8 @@ Put one of these into the manual folder (images: https://susanqq.github.io/UTKFa
             generators[split] = self._generate_examples(folder, labels)
         unlisted = sorted(set(found).difference(*lists.values()))
         skipped += [("", name, "in none of the split lists") for name in unlisted]
-        self._write_skipped(skipped)
+        # While TFDS prepares, data_path is the folder that becomes the data set.
+        sources.write_skipped(self.data_path, skipped)
         return generators
 
     def _generate_examples(
@@ -131,20 +130,6 @@ Put one of these into the manual folder (images: https://susanqq.github.io/UTKFa
                 "did the files change meanwhile?"
             )
 
-    def _write_skipped(self, rows: list[tuple[str, str, str]]) -> None:
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("split", "id", "reason"))
-        writer.writerows(rows)
-        # While TFDS prepares, data_path is the folder that becomes the data set.
-        (self.data_path / sources.SKIPPED_FILE).write_text(table.getvalue())
-        if rows:
-            logging.warning(
-                "%d images are left out; %s beside the records says which and why.",
-                len(rows),
-                sources.SKIPPED_FILE,
-            )
-
 
 def _images(folder: epath.Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yields the name of every image and a function that reads its bytes.
@@ -154,7 +139,7 @@ def _images(folder: epath.Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """
     if (folder / _IMAGE_FOLDER).is_dir():
         for path in sorted((folder / _IMAGE_FOLDER).iterdir()):
-            if _is_image(path.name):
+            if file_names.is_image(path.name):
                 yield path.name, path.read_bytes
         return
     for archive in _archives(folder):
@@ -163,7 +148,7 @@ def _images(folder: epath.Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                 for member in members:
                     path = PurePosixPath(member.name)
                     in_folder = path.parent.name == _IMAGE_FOLDER
-                    if member.isfile() and in_folder and _is_image(path.name):
+                    if member.isfile() and in_folder and file_names.is_image(path.name):
                         yield path.name, members.extractfile(member).read
 
 
@@ -175,11 +160,6 @@ def _archives(folder: epath.Path) -> list[epath.Path]:
     if all(half.exists() for half in halves):
         return halves
     raise SourceError(_found_instead(folder))
-
-
-def _is_image(name: str) -> bool:
-    # Archives from a Mac hold a shadow `._name` of every file.
-    return name.lower().endswith(file_names.IMAGE_SUFFIXES) and name[0] != "."
 
 
 @contextlib.contextmanager

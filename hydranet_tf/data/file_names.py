@@ -57,6 +57,14 @@ class Corrections:
     labels: dict[str, Labels] = dataclasses.field(default_factory=dict)
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name.
+
+    Archives from a Mac hold a shadow `._name` of every file.
+    """
+    return name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."
+
+
 def parse_name(name: str) -> Labels:
     """Reads the labels in a file name of UTKFace or All-Age-Faces.
 

@@ -8,8 +8,10 @@ what annotators saw in a picture, not facts about the person in it.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +27,7 @@ from hydranet_tf.data.file_names import (
     Labels,
     Skipped,
     hash_split,
+    is_image,
     label_names,
     listed_and_present,
     parse_name,
@@ -38,6 +41,7 @@ from hydranet_tf.tasks import MISSING, TASKS, LabelError
 ALL = "all"
 # A TFDS builder writes what it left out into this file beside its records.
 SKIPPED_FILE = "skipped.csv"
+_SKIPPED_COLUMNS = ("split", "id", "reason")
 
 # In the names of UTKFace's crops.
 _CROP = ".chip."
@@ -455,7 +459,7 @@ def _further_down(folder: Path) -> tuple[dict[str, str], list[Skipped]]:
             name for name in folders if name != "__MACOSX" and name[0] != "."
         )
         for name in sorted(names):
-            if name[0] == "." or not name.lower().endswith(IMAGE_SUFFIXES):
+            if not is_image(name):
                 continue
             path = os.path.relpath(os.path.join(place, name), folder)
             if files.setdefault(name, path) != path:
@@ -612,11 +616,31 @@ def _check_labels(what: str, names: Sequence[str], rows: Sequence[Labels]) -> No
             )
 
 
+def write_skipped(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Writes beside prepared records what their builder left out.
+
+    Args:
+        folder: of the prepared data set; any object with `/` and `write_text`.
+        rows: split, id and reason of each.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(_SKIPPED_COLUMNS)
+    writer.writerows(rows)
+    (folder / SKIPPED_FILE).write_text(table.getvalue())
+    if rows:
+        logging.warning(
+            "%d images are left out; %s beside the records says which and why.",
+            len(rows),
+            SKIPPED_FILE,
+        )
+
+
 def _read_skipped(path: Path, parts: Sequence[str]) -> list[Skipped]:
     if not path.exists():
         return []
     return [
         Skipped(cells["id"], cells["reason"])
-        for _, cells in read_table(path, ("split", "id", "reason"))
+        for _, cells in read_table(path, _SKIPPED_COLUMNS)
         if cells["split"] in parts
     ]
