@@ -32,17 +32,19 @@ from typing import Any
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.io import protobuf
 
+# In the archive of a .tflite file.
 DESCRIPTION = "description.json"
 
 # ZIP knows no year before 1980; a fixed one makes equal networks equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
+# Of the text in an .onnx file.
 ONNX_KEY = "hydranet_tf"
 # Fields of ModelProto and StringStringEntryProto in onnx.proto.
 _METADATA_PROPS = 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
-# Encoded files in, and uint8 pixels in.
+# Signatures of a SavedModel and their inputs: encoded files in, and uint8 pixels in.
 ENCODED = "serving_default"
 PIXELS = "pixels"
 ENCODED_INPUT = "image_bytes"
@@ -54,7 +56,7 @@ TASKS_ASSET = "tasks.json"
 
 
 class MetadataError(HydraNetError, ValueError):
-    """A .tflite file whose description is missing or does not fit it."""
+    """An exported file whose description is missing or does not fit it."""
 
 
 def labels_file(task_name: str) -> str:

@@ -23,6 +23,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from hydranet_tf.errors import HydraNetError
+from hydranet_tf.inference.export_metadata import (
+    ENCODED,
+    ENCODED_INPUT,
+    PIXELS,
+    PIXELS_INPUT,
+)
 
 FORMATS = (
     "a form with files (multipart/form-data), JSON "
@@ -66,9 +72,8 @@ BODY = {
     },
 }
 
-BYTES, PIXELS = "serving_default", "pixels"
 # The input of each signature.
-SIGNATURES = {BYTES: "image_bytes", PIXELS: "images"}
+SIGNATURES = {ENCODED: ENCODED_INPUT, PIXELS: PIXELS_INPUT}
 # TensorFlow Serving's two layouts: one object an image, or one list an output.
 _LAYOUTS = {"instances", "inputs"}
 
@@ -180,7 +185,7 @@ def parse_predict(asked: Any, size: int) -> list[bytes] | np.ndarray:
     """
     if not isinstance(asked, dict) or len(asked.keys() & _LAYOUTS) != 1:
         raise RequestError('expected JSON: {"instances": [...]} or {"inputs": [...]}')
-    signature = str(asked.get("signature_name") or BYTES)
+    signature = str(asked.get("signature_name") or ENCODED)
     if signature not in SIGNATURES:
         raise RequestError(
             f"no signature {signature!r}; this model has {', '.join(SIGNATURES)}"
