@@ -251,7 +251,7 @@ def training_batches(
     def drawn(epoch):
         return epoch_order(faces.strata, seed, int(epoch))
 
-    def epoch_order(epoch):
+    def in_order(epoch):
         if faces.strata:
             order = tf.numpy_function(drawn, [epoch], tf.int64, stateful=False)
             order = tf.ensure_shape(order, [_drawn(faces)])
@@ -263,7 +263,7 @@ def training_batches(
         batches = tf.data.Dataset.from_tensor_slices(order)
         return batches.batch(batch_size, drop_remainder=True)
 
-    order = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_order)
+    order = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(in_order)
     if skip_batches:
         order = order.skip(skip_batches)
     return _fetch(faces, order, faces.weights)
