@@ -12,10 +12,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from PIL import Image
 
-SCRIPT = REPOSITORY / "tools/gpu.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "tools/gpu.py"
 SIDE = 32
 
 

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
 from hydranet_tf import checkpoints
 from hydranet_tf.model import HydraNet
@@ -14,7 +14,7 @@ from hydranet_tf.model import HydraNet
 
 @pytest.fixture(scope="module")
 def script():
-    path = REPOSITORY / "tools/average_weights.py"
+    path = Path(__file__).resolve().parents[2] / "tools/average_weights.py"
     spec = importlib.util.spec_from_file_location("average_weights", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
