@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -61,9 +63,11 @@ def install() -> None:
     """Installs the packages of the lock where they are not."""
     chromium()
     lock, installed = WEB / "package-lock.json", WEB / "node_modules/.installed"
-    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
-        node("npm", "ci", "--no-audit", "--no-fund")
-        shutil.copyfile(lock, installed)
+    # Several processes of pytest may want them; the first one installs.
+    with filelock.FileLock(Path(tempfile.gettempdir(), "hydranet_web_packages.lock")):
+        if not installed.exists() or installed.read_bytes() != lock.read_bytes():
+            node("npm", "ci", "--no-audit", "--no-fund")
+            shutil.copyfile(lock, installed)
 
 
 def write_model(folder: Path, name: str) -> None:

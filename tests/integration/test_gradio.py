@@ -38,8 +38,10 @@ def interpreter() -> Path:
     if not installed.exists() or installed.read_bytes() != lock.read_bytes():
         for command in (
             [sys.executable, "-m", "venv", "--clear", folder],
-            [python, "-m", "pip", "install", "--quiet", "--requirement", lock],
-        ):
+            [python, "-m", "pip", "install", "--quiet", "--requirement", lock,
+             # One process imports of it what it needs.
+             "--no-compile"],
+        ):  # fmt: skip
             subprocess.run(command, check=True)
         shutil.copyfile(lock, installed)
     return python

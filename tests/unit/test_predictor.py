@@ -410,7 +410,7 @@ def test_a_predictor_goes_to_another_process(tmp_path, monkeypatch):
 @pytest.mark.long
 def test_a_thousand_pictures_leave_no_memory(tmp_path):
     """The whole command in a process of its own, of which the kernel tells the most."""
-    data = encoded(astronaut().resize((400, 400)), "JPEG")
+    data = encoded(astronaut().resize((200, 200)), "JPEG")
     for i in range(1000):
         (tmp_path / f"{i:03}.jpg").write_bytes(data)
     script = (
@@ -431,6 +431,6 @@ def test_a_thousand_pictures_leave_no_memory(tmp_path):
     few, more, many = (
         [int(number) for number in line.split()] for line in done.stdout.splitlines()
     )
-    # Decoded they take 480 kB each, and 67 kB as crops: 58,000 for the last 900.
+    # Decoded they take 120 kB each, and 67 kB as crops: 58,000 for the last 900.
     assert many[1] - few[1] < 40_000, (few, more, many)
     assert many[0] - few[0] < 40_000, (few, more, many)
