@@ -155,7 +155,7 @@ def test_a_run_with_balance(tmp_path, capsys, by):
     folder = synthetic.write_folder(tmp_path / "faces", 40, side=32)
     config = TrainingConfig(
         data=str(folder), split_lists=str(folder / "splits"), width=8, epochs=1,
-        backbone="tiny", image_size=32, balance="race", balance_by=by,
+        backbone=synthetic.stem(), image_size=32, balance="race", balance_by=by,
         class_weights="gender:balanced",
     )  # fmt: skip
     model = train.train(config, tmp_path / "run").model

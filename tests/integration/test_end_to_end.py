@@ -42,6 +42,7 @@ def demo(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.long
 def test_demo_ends_by_telling_where_things_lie(demo):
     folder, printed = demo
     end = printed[printed.index("Done. Look at") :]
@@ -51,6 +52,7 @@ def test_demo_ends_by_telling_where_things_lie(demo):
         assert glob.glob(path), path
 
 
+@pytest.mark.long
 def test_demo_report_counts_every_test_face(demo):
     folder, _ = demo
     report = json.loads((folder / "report" / "report.json").read_text())
@@ -59,6 +61,7 @@ def test_demo_report_counts_every_test_face(demo):
     assert "256" in json.dumps(report)
 
 
+@pytest.mark.long
 def test_demo_learned_something(demo):
     folder, _ = demo
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
@@ -69,6 +72,7 @@ def test_demo_learned_something(demo):
     assert rows[1]["race_accuracy"] > 0.4
 
 
+@pytest.mark.long
 def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
     folder, _ = demo
     evaluate.evaluate_model(

@@ -6,10 +6,9 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import synthetic
@@ -223,12 +222,7 @@ def test_a_model_with_other_classes_is_refused(trained, tmp_path, monkeypatch):
 
 
 def run_main(*flags):
-    return subprocess.run(
-        [sys.executable, "evaluate.py", *flags],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    return forks.run(["evaluate.py", *flags], cwd=REPOSITORY)
 
 
 def test_the_command(trained, tmp_path):

@@ -105,7 +105,7 @@ def test_mixed_faces_lose_by_their_own_ranges():
 @pytest.mark.parametrize("head", ["value", DISTRIBUTION])
 def test_a_network_scores_the_distance(head):
     tasks = with_head([AGE, GENDER], head)
-    model = HydraNet("tiny", 32, width=4, tasks=tasks, augmentation="none")
+    model = HydraNet(synthetic.stem(), 32, width=4, tasks=tasks, augmentation="none")
     model.compile(optimizer="sgd", metrics=task_metrics(tasks))
     images = np.random.default_rng(1).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     logits = model.predict(images, verbose=0)["age"]
@@ -184,8 +184,8 @@ def test_a_run_on_ranges_and_its_report(tmp_path, undrawn, head):
             table.writerow([name, age, ("Male", "Female")[i % 2], "East Asian", part])
     data = str(tmp_path / "faces")
     config = TrainingConfig(
-        data=data, backbone="tiny", width=8, image_size=32, epochs=1, batch_size=8,
-        age_head=head, augmentation="none",
+        data=data, backbone=synthetic.stem(), width=8, image_size=32, epochs=1,
+        batch_size=8, age_head=head, augmentation="none",
     )  # fmt: skip
     train.train(config, tmp_path / "run")
     (row,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import documents
+import forks
 import numpy as np
 import pytest
 import released
@@ -150,11 +149,9 @@ def test_the_benchmark_finds_the_contract_in_chips_that_were_cut_by_it(tmp_path)
     for split in ("train", "validation", "test"):
         text = "".join(f"{name}\n" for name in names if split == "validation")
         (lists / f"{split}.txt").write_text(text)
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "benchmarks" / "crop_contract.py",
-         f"--data={tmp_path}", f"--split_lists={lists}",
-         f"--json={tmp_path / 'found.json'}"],
-        capture_output=True, text=True,
+    done = forks.run(
+        [REPOSITORY / "benchmarks" / "crop_contract.py", f"--data={tmp_path}",
+         f"--split_lists={lists}", f"--json={tmp_path / 'found.json'}"],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())

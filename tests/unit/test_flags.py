@@ -10,11 +10,10 @@ import ast
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 import types
 from pathlib import Path
 
+import forks
 import keras
 import numpy as np
 import pytest
@@ -320,10 +319,7 @@ for case, line in cases.items():
     found[case] = seen.pop()
 print("\\n" + json.dumps(found))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], input=json.dumps(cases), cwd=REPOSITORY,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = forks.run(["-c", script], input=json.dumps(cases), cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -397,7 +393,7 @@ def test_evaluation_takes_batch_size_images_at_once(faces):
 
 
 def settings(**changes):
-    small = {"backbone": "tiny", "image_size": 32, "augmentation": "none"}
+    small = {"backbone": synthetic.stem(), "image_size": 32, "augmentation": "none"}
     return TrainingConfig(**{**small, **changes})
 
 

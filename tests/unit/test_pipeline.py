@@ -1,11 +1,11 @@
 """Order, cache, batches, and what happens to bad images."""
 
 import dataclasses
-import subprocess
 import sys
 import traceback
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import synthetic
@@ -138,9 +138,7 @@ def test_images_that_are_decoded_need_no_compiler(folder, tmp_path):
         faces = pipeline.load_faces(examples, 32, {str(tmp_path)!r})
         print(len(list(pipeline.evaluation_batches(faces, 16))), "numba" in sys.modules)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True
-    )
+    done = forks.run(["-c", script])
     assert done.stdout == "3 False\n", done.stderr
 
 
