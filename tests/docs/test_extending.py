@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 
 import documents
+import forks
 import pytest
 
 pytestmark = pytest.mark.long
 
 PAGE = "docs/extending.md"
-# Many times what two idle cores take for the longest command.
-SECONDS = 400
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +28,7 @@ def copy(tmp_path_factory, blocks):
     for command in documents.commands(PAGE):
         python, script, *arguments = command.split()
         assert python == "python"
-        done = subprocess.run(
-            [sys.executable, documents.REPOSITORY / script, *arguments],
-            cwd=root, capture_output=True, text=True, timeout=SECONDS,
-        )  # fmt: skip
+        done = forks.run([documents.REPOSITORY / script, *arguments], cwd=root)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return root
 
@@ -102,11 +96,10 @@ def test_the_exported_file_predicts_as_the_report_says(copy):
 
 
 def test_without_the_module_the_message_names_it(copy):
-    done = subprocess.run(
-        [sys.executable, documents.REPOSITORY / "export.py", "--workdir=runs/glasses",
-         "--output=exports/other"],
-        cwd=copy, capture_output=True, text=True,
-    )  # fmt: skip
+    script = documents.REPOSITORY / "export.py"
+    done = forks.run(
+        [script, "--workdir=runs/glasses", "--output=exports/other"], cwd=copy
+    )
     assert done.returncode and "give --import=my_faces" in done.stderr
 
 

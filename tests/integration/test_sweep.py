@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 import synthetic
 
@@ -20,10 +19,7 @@ def test_a_search_finds_its_best_run_and_goes_on(tmp_path):
     faces = synthetic.write_folder(tmp_path / "faces", 60, side=32)
 
     def run():
-        done = subprocess.run(
-            [sys.executable, SWEEP, faces, tmp_path / "sweep", "2", "1"],
-            cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
+        done = forks.run([SWEEP, faces, tmp_path / "sweep", "2", "1"], cwd=ROOT)
         assert not done.returncode, done.stderr
         return re.search(r"best of (\d+): ([\d.]+) years", done.stdout)
 

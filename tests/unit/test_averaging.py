@@ -24,7 +24,7 @@ def settings(tmp_path_factory):
     return TrainingConfig(
         data=str(folder),
         split_lists=str(folder / "splits"),
-        backbone="tiny",
+        backbone=synthetic.stem(),
         image_size=32,
         width=8,
         batch_size=12,
