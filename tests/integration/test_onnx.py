@@ -35,6 +35,11 @@ def path(model, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def by_keras(model):
+    return runtimes.from_model(model)
+
+
 def test_the_file_is_valid_and_names_what_goes_in_and_out(path):
     """By ONNX's own checker and reader."""
     read = onnx.load(path)
@@ -57,9 +62,9 @@ def test_the_file_is_valid_and_names_what_goes_in_and_out(path):
 @pytest.mark.parametrize("n", [0, 1, 2, 70])
 @pytest.mark.parametrize("engine", runtimes.ONNX_ENGINES)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_engines_predict_as_keras_does(model, path, n, threads, engine):
+def test_engines_predict_as_keras_does(by_keras, path, n, threads, engine):
     images = random_images(n) if n else np.zeros((0, SIZE, SIZE, 3), np.uint8)
-    expected = runtimes.from_model(model).predictions(images)
+    expected = by_keras.predictions(images)
     found = runtimes.load(path, engine, threads).predictions(images)
     for name, values in expected.items():
         bound = 0.01 if name == "age" else 1e-4
