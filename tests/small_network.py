@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import weakref
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from hydranet_tf.tasks import TASKS, to_json
 SIZE = 40
 
 
-def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
+def random_model(seed: int = 0, tasks=TASKS, backbone: str = "tiny") -> HydraNet:
     """A tiny untrained network whose every weight matters to its predictions.
 
     Fresh statistics of normalisation are zeros and ones, and a converter that
@@ -29,7 +30,7 @@ def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
     # any test has set it.
     keras.utils.set_random_seed(seed)
     weighting = losses.UncertaintyWeights([task.kind for task in tasks], [1.0] * 3)
-    model = HydraNet("tiny", SIZE, weighting=weighting, seed=seed, tasks=tasks)
+    model = HydraNet(backbone, SIZE, weighting=weighting, seed=seed, tasks=tasks)
     rng = np.random.default_rng(seed)
     for variable in model.network.variables:
         if variable.name in ("gamma", "moving_variance"):
@@ -42,6 +43,17 @@ def random_model(seed: int = 0, tasks=TASKS) -> HydraNet:
         kernel = model.network.get_layer(f"{name}_logits").kernel
         kernel.assign(kernel * 0.3)
     return model
+
+
+# By model; it shares its weights with the model's.
+_ANSWERING: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def keras_predictions(model: HydraNet, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What Keras predicts, by a network that is made and traced once for each model."""
+    if model not in _ANSWERING:
+        _ANSWERING[model] = model.inference_model()
+    return _ANSWERING[model].predict_on_batch(images)
 
 
 def random_images(n: int, seed: int = 0) -> np.ndarray:

@@ -18,6 +18,7 @@ from small_network import (
     SIZE,
     assert_same_predictions,
     encode,
+    keras_predictions,
     random_images,
     random_model,
     write_workdir,
@@ -66,7 +67,7 @@ def test_one_jpeg_gets_the_same_predictions_on_every_way(
         (tmp_path / name).write_bytes(encode(image, "JPEG"))
     faces = pipeline.load_faces(sources.open_source(str(tmp_path), "all"), SIZE)
     ((images, _),) = pipeline.evaluation_batches(faces, 2)
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     # Two different images: a prediction that ignored its input would be seen.
     assert abs(expected["age"][0] - expected["age"][1]) > 0.1
 
@@ -101,7 +102,7 @@ def test_any_number_of_images(model, loaded_runtimes, kind, n):
     }
     assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
     if n:
-        assert_same_predictions(found, model.inference_model().predict_on_batch(images))
+        assert_same_predictions(found, keras_predictions(model, images))
 
 
 @pytest.mark.parametrize("kind", ["workdir", "saved_model"])
@@ -236,7 +237,7 @@ def test_a_tflite_file_explains_itself(model, phone):
     loaded = runtimes.load(alone)
     assert (loaded.tasks, loaded.image_size) == (TASKS, SIZE)
     images = random_images(2)
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     assert_same_predictions(loaded.predictions(images), expected)
 
 
@@ -285,7 +286,7 @@ def test_a_dynamic_batch_runs_at_full_size(model, tmp_path, alone):
     loaded = runtimes.load(path)
     assert loaded.batch_size == 32
     images = random_images(33)
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     assert_same_predictions(loaded.predictions(images), expected)
     assert_same_predictions(
         loaded.predictions(images[:1]), {k: v[:1] for k, v in expected.items()}
@@ -305,7 +306,7 @@ def test_integer_predictions_become_years_and_probabilities(model, tmp_path):
     )
     found = runtimes.load(path).predictions(images)
     assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     assert_same_predictions(found, expected, years=3, probability=0.1)
     # Steps of the written scale, not raw levels.
     outputs = json.loads(path.with_suffix(".json").read_text())["outputs"]

@@ -56,8 +56,9 @@ def both(tmp_path_factory):
 @pytest.fixture(scope="module")
 def settings(both):
     return TrainingConfig(
-        **both, backbone="tiny", image_size=32, width=8, epochs=2, batch_size=5,
-        optimizer="adamw", learning_rate=1e-3, data_weights="1,2", cache="none",
+        **both, backbone=synthetic.stem(), image_size=32, width=8, epochs=2,
+        batch_size=5, optimizer="adamw", learning_rate=1e-3, data_weights="1,2",
+        cache="none",
     )  # fmt: skip
 
 
