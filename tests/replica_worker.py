@@ -78,6 +78,14 @@ def values(model) -> dict[str, np.ndarray]:
     return {v.path: keras.ops.convert_to_numpy(v) for v in model.weights}
 
 
+def compiled(config, part):
+    """The network as a run has it before its first step."""
+    model = train.build_model(config, part)
+    train.compile_model(model, config, STEPS)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
 def fill(model) -> None:
     """Starting weights that do not depend on the backend's random numbers."""
     rng = np.random.default_rng(3)
@@ -92,8 +100,7 @@ def weights_after_training(config, devices) -> dict[str, np.ndarray]:
     keras.mixed_precision.set_dtype_policy(config.precision)
     training_part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
     with devices.scope():
-        model = train.build_model(config, training_part)
-        train.compile_model(model, config, STEPS)
+        model = compiled(config, training_part)
     fill(model)
     begun = values(model)
     record = Record()
@@ -128,8 +135,7 @@ def worst_predictions(strategy, devices, workdir) -> dict[str, np.ndarray]:
     config = TrainingConfig(**settings, strategy=strategy)
     part, validation = faces(BATCH * STEPS, 1), faces(11, 2)
     with devices.scope():
-        model = train.build_model(config, part)
-        train.compile_model(model, config, STEPS)
+        model = compiled(config, part)
     fill(model)
     record = Record()
     model.fit(

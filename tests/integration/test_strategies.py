@@ -29,8 +29,10 @@ def runs(tmp_path_factory):
         command = [sys.executable, WORKER, folder / f"{name}.npz", strategy]
         log = folder / f"{name}-{len(environment)}-{environment.get('INDEX')}.log"
         process = workers.start(
-            [*command, devices, *cases], log, KERAS_BACKEND=backend, **environment
-        )
+            [*command, devices, *cases], log, KERAS_BACKEND=backend,
+            # Only the time to compile: rounding is compared, not speed.
+            XLA_FLAGS="--xla_backend_optimization_level=0", **environment,
+        )  # fmt: skip
         return process, log
 
     def pair(name, backend, *cases):
@@ -39,8 +41,6 @@ def runs(tmp_path_factory):
             start(
                 name, backend, "multi_worker", 1, *cases,
                 INDEX=str(i), TF_CONFIG=workers.tf_config(addresses, i),
-                # Only the time to compile: rounding is compared, not speed.
-                XLA_FLAGS="--xla_backend_optimization_level=0",
             )
             for i in range(2)
         ]  # fmt: skip
