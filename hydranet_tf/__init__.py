@@ -1,4 +1,4 @@
-"""Face attribute networks in Keras: one look at a face, three answers.
+"""Face attribute networks in Keras: one look at a face, three predictions.
 
     import hydranet_tf
 
