@@ -15,7 +15,13 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from gpu_delegates import check_for_gpu
-from small_network import SIZE, assert_same_predictions, random_images, random_model
+from small_network import (
+    SIZE,
+    assert_same_predictions,
+    keras_predictions,
+    random_images,
+    random_model,
+)
 
 from hydranet_tf import model as network_module
 from hydranet_tf.exporting import litert, saved_model
@@ -72,7 +78,7 @@ def test_predictions_equal_the_keras_models(model, content):
     signature = Interpreter(model_content=content).get_signature_runner()
     rows = [signature(images=image[np.newaxis].astype(np.float32)) for image in images]
     found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     assert_same_predictions(found, expected, years=1e-3, probability=1e-5)
 
 
@@ -320,7 +326,7 @@ def test_a_dynamic_batch_is_resized(model, name):
     interpreter = Interpreter(model_content=content)
     (image,) = interpreter.get_input_details()
     assert image["shape_signature"].tolist() == [-1, SIZE, SIZE, 3]
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     names = interpreter.get_signature_runner().get_output_details()
     for n in (1, 7, 1):
         interpreter.resize_tensor_input(image["index"], [n, SIZE, SIZE, 3])

@@ -16,6 +16,7 @@ from small_network import (
     SIZE,
     assert_same_predictions,
     encode,
+    keras_predictions,
     random_images,
     random_model,
 )
@@ -53,7 +54,7 @@ def by_bytes(loaded, encoded):
 
 
 def test_the_model_of_these_tests_tells_images_apart(model):
-    predictions = model.inference_model().predict_on_batch(random_images(16))
+    predictions = keras_predictions(model, random_images(16))
     assert np.ptp(predictions["age"]) > 1
     assert 0 < predictions["age"].min() and predictions["age"].max() < 120
     assert np.ptp(predictions["gender"][:, 0]) > 0.01
@@ -85,7 +86,7 @@ def test_signatures_name_their_inputs_and_outputs(
 
 def test_pixels_get_the_keras_models_predictions(model, loaded):
     images = random_images(5)
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     assert_same_predictions(by_pixels(loaded, images), expected)
 
 
@@ -108,7 +109,7 @@ def test_bytes_are_turned_cropped_and_resized_in_the_graph(model, loaded):
     images = np.stack(
         [graph_decoding.decode_and_resize(e, SIZE).numpy() for e in encoded]
     )
-    expected = model.inference_model().predict_on_batch(images)
+    expected = keras_predictions(model, images)
     assert_same_predictions(by_bytes(loaded, encoded), expected)
 
 

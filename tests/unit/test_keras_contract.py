@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import synthetic
 import tensorflow as tf
 
 from hydranet_tf import losses
@@ -27,7 +28,7 @@ def faces(count=8):
 
 def network(**options):
     keras.utils.set_random_seed(0)
-    return HydraNet("tiny", SIDE, augmentation="none", **options)
+    return HydraNet(synthetic.stem(), SIDE, augmentation="none", **options)
 
 
 def still(**options):
