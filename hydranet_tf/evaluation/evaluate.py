@@ -40,6 +40,7 @@ from hydranet_tf.evaluation.findings import (
 )
 from hydranet_tf.inference import photograph_faces, predictor, runtimes
 from hydranet_tf.tasks import TASKS, Task, foreign
+from hydranet_tf.training.workdir import trained_on
 
 SCHEMA_VERSION = 1
 
@@ -157,6 +158,7 @@ def evaluate_model(
             "skipped": [dataclasses.asdict(s) for s in opened.skipped],
             "bad_images": [dataclasses.asdict(s) for s in faces.bad],
             "faces": found_in and found_in.to_json(),
+            "trained_on": _trained_on(model_path, faces.examples, data, split),
         },
     }
     if features is not None:
@@ -243,6 +245,23 @@ def evaluate_sources(
     if not found:
         raise missing
     return found
+
+
+def _trained_on(model_path, examples: sources.Examples, data, split) -> int | None:
+    """How many of the examples a workdir's run was trained on; None: not known."""
+    (name,) = sources.listed(data)
+    found = trained_on(Path(model_path).expanduser(), examples, name)
+    if found is None:
+        return None
+    if found.any() and split != "train":
+        logging.warning(
+            "%s was trained on %d of these %d examples, so the scores are not those of "
+            "unseen faces. Were the data divided in another way then (--split_lists)?",
+            model_path,
+            found.sum(),
+            len(found),
+        )
+    return int(found.sum())
 
 
 def _fit_temperatures(workdir: Path, faces: pipeline.Faces, batch_size: int) -> None:

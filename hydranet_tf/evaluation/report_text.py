@@ -119,6 +119,7 @@ def _about(report) -> str:
         f"- Left out: {len(data['skipped']):,} by the source, "
         f"{len(data['bad_images']):,} whose images cannot be read",
         *_search(data.get("faces")),
+        *_trained_on(data),
         "- Made "
         + report["created"]
         + " with "
@@ -137,6 +138,18 @@ def _about(report) -> str:
             "calibration looks a little better than it is elsewhere"
         )
     return "\n".join(lines)
+
+
+def _trained_on(data) -> list[str]:
+    count = data.get("trained_on")
+    if count is None:
+        return []
+    if not count:
+        return ["- The run was trained on none of these examples"]
+    return [
+        f"- The run was trained on {count:,} of these examples: for those the scores "
+        "say how well it learned them, not how it does on other faces"
+    ]
 
 
 def _search(faces: Mapping[str, Any] | None) -> list[str]:

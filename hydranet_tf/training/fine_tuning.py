@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 
 from hydranet_tf import checkpoints, heads
+from hydranet_tf.config import TrainingConfig
 from hydranet_tf.data import pipeline
 from hydranet_tf.data.pipeline import Faces
 from hydranet_tf.io import atomic
@@ -116,10 +118,13 @@ def start_scores(workdir: Path) -> Scores:
         return {name: arrays[name] for name in arrays.files}
 
 
-def summary(
-    workdir: Path, validation: Faces, monitor: str, batch_size: int, data: str
-) -> list[str]:
+def summary(workdir: Path, validation: Faces, config: TrainingConfig) -> list[str]:
     """What a run gained over its start: lines for its end.
+
+    Args:
+        workdir: of the run.
+        validation: faces.
+        config: of the run, with a batch size.
 
     Returns:
         Nothing where the run had no start.
@@ -130,22 +135,31 @@ def summary(
     rows = callbacks.logged(workdir)
     epoch = best_epoch(workdir)
     last = rows[-1]["epoch"] if rows else 0
-    lines = compared(
-        before, example_scores(checkpoints.load_model(workdir), validation, batch_size)
-    )
+    best = checkpoints.load_model(workdir)
+    lines = compared(before, example_scores(best, validation, config.batch_size))
     if epoch == 0:
         lines = [
-            f"best by {monitor}: the start. None of {last} epochs was better: try "
-            "a lower --learning_rate, --freeze=backbone or more faces",
+            f"best by {config.monitor}: the start. None of {last} epochs was better: "
+            "try a lower --learning_rate, --freeze=backbone or more faces",
             *lines[:1],
         ]
     else:
-        lines.insert(0, f"best by {monitor}: epoch {epoch} of {last}")
-    return [
-        *lines,
-        f"next: python evaluate.py --model={workdir} --data={data} "
-        f"--output={workdir}/report",
-    ]
+        lines.insert(0, f"best by {config.monitor}: epoch {epoch} of {last}")
+    return [*lines, f"next: {_evaluation(workdir, config)}"]
+
+
+def _evaluation(workdir: Path, config: TrainingConfig) -> str:
+    """The command that evaluates a run on the validation part that it had.
+
+    With less, evaluate.py would divide the same faces in another way, and score some
+    that the network was trained on.
+    """
+    flags = {"model": workdir, "data": config.data, "output": workdir / "report"}
+    flags |= {name: value for name, value in config.places().items() if value}
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    if config.crop_faces:
+        words.append("--crop_faces")
+    return shlex.join(["python", "evaluate.py", *words])
 
 
 def best_epoch(workdir: Path) -> int:

@@ -154,10 +154,7 @@ class Run:
                 self._fit(self.steps, called)
         optimizers.keep_average(self.model)
         if not devices.workers:
-            lines = fine_tuning.summary(
-                devices.folder, validation, config.monitor, config.batch_size,
-                config.data,
-            )  # fmt: skip
+            lines = fine_tuning.summary(devices.folder, validation, config)
             print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
 
     def _callbacks(

@@ -3,14 +3,17 @@
 workdir/
     config.json  settings           run.json  versions, command, data
     model.json   the network        tasks.json  the labels' names
+    training_faces.csv              ids and labels of the faces that it trains on
     lock         held by the process that writes; left behind, it means nothing
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -22,18 +25,23 @@ from typing import Any, TextIO
 
 import filelock
 import keras
+import numpy as np
 
 from hydranet_tf import __version__, tasks
 from hydranet_tf.checkpoints import FOLDER
 from hydranet_tf.config import ConfigError, TrainingConfig
 from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.data.sources import Examples
 from hydranet_tf.errors import HydraNetError
+from hydranet_tf.inference.table import name_of
 from hydranet_tf.io import atomic
 from hydranet_tf.model import HydraNet
+from hydranet_tf.tasks import MISSING
 
 _CONFIG = "config.json"
 _RUN = "run.json"
 _LOCK = "lock"
+_TRAINING_FACES = "training_faces.csv"
 _VERSIONS = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "pillow",
              "tensorflow-datasets")  # fmt: skip
 
@@ -193,10 +201,65 @@ def describe(
         atomic.write_text(workdir / "tasks.json", tasks.to_json(model.tasks))
         network = json.dumps(model.get_config(), indent=2)
         atomic.write_text(workdir / "model.json", network)
+        atomic.write_text(workdir / _TRAINING_FACES, _table(training.examples))
         # Last: where it is, the others are.
         atomic.write_text(described, json.dumps(run, indent=2))
     except OSError as error:
         raise _unwritable(workdir, error) from error
+
+
+def _table(examples: Examples) -> str:
+    names = [task.name for task in tasks.TASKS if task.name in examples.labels]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["id", *names])
+    columns = [examples.labels[name].tolist() for name in names]
+    writer.writerows(zip(map(name_of, examples.ids.tolist()), *columns, strict=True))
+    return stream.getvalue()
+
+
+def trained_on(workdir: Path, examples: Examples, source: str) -> np.ndarray | None:
+    """Which examples the run in a workdir was trained on.
+
+    A face is the same where its id is and no label differs: two data sets may both
+    have a `1.jpg`.
+
+    Args:
+        workdir: of the run, or any folder or file.
+        examples: n of one source.
+        source: the name of that source, see `sources.listed`.
+
+    Returns:
+        Bool `[n]`, or None where that is not known: of exports, and of runs of earlier
+        versions.
+
+    Raises:
+        WorkdirError: if the list is damaged.
+    """
+    path = workdir / _TRAINING_FACES
+    if not path.is_file():
+        return None
+    known = _read(path, _known_faces)
+    labels = {name: values.tolist() for name, values in examples.labels.items()}
+
+    def is_known(number: int, name: str) -> bool:
+        name = name_of(name)
+        # Where two sources of a run use the same id, `sources.join` puts names before.
+        face = known.get(name, known.get(f"{source}/{name}"))
+        return face is not None and all(
+            MISSING in (label, labels[task][number]) or label == labels[task][number]
+            for task, label in face.items()
+        )
+
+    return np.array([is_known(*pair) for pair in enumerate(examples.ids.tolist())])
+
+
+def _known_faces(text: str) -> dict[str, dict[str, float]]:
+    rows = csv.DictReader(io.StringIO(text))
+    return {
+        row.pop("id"): {task: float(label) for task, label in row.items()}
+        for row in rows
+    }
 
 
 def _known_data(text: str) -> dict[str, tuple[int, str]]:

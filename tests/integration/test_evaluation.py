@@ -200,6 +200,32 @@ def test_exports_score_as_the_workdir_does(trained, tmp_path, undrawn):
     assert found["litert"]["model"]["loss_weights"] is None
 
 
+def test_faces_that_were_trained_on_are_counted(trained, tmp_path, undrawn, caplog):
+    """Without the split lists, another tenth of the faces is the validation part."""
+    faces = trained / "faces"
+    names = set((faces / "splits" / "train.txt").read_text().split())
+    content = evaluated(trained, trained / "run", tmp_path / "lists")
+    assert content["data"]["trained_on"] == 0
+    page = (tmp_path / "lists" / "report.md").read_text()
+    assert "trained on none of these examples" in page
+    assert "unseen faces" not in caplog.text
+
+    content = evaluated(trained, trained / "run", tmp_path / "hash", split_lists=None)
+    part = sources.open_source(str(faces), "validation").ids
+    both = len(names & set(part.tolist()))
+    assert content["data"]["trained_on"] == both > 0
+    page = (tmp_path / "hash" / "report.md").read_text()
+    assert f"trained on {both} of these examples" in page
+    assert f"trained on {both} of these {len(part)} examples" in caplog.text
+    assert "--split_lists" in caplog.text
+
+    export_only = trained / "elsewhere"
+    checkpoints.load_model(trained / "run").save_to_preset(export_only, {})
+    content = evaluated(trained, export_only, tmp_path / "preset", split_lists=None)
+    assert content["data"]["trained_on"] is None
+    assert "was trained on" not in (tmp_path / "preset" / "report.md").read_text()
+
+
 def test_too_many_bad_images_stop_it(trained, tmp_path):
     faces = synthetic.write_folder(tmp_path / "faces", count=10, side=32)
     for name in (faces / "splits" / "validation.txt").read_text().split():

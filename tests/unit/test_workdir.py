@@ -10,11 +10,15 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from hydranet_tf.checkpoints import Progress
 from hydranet_tf.config import ConfigError, TrainingConfig
+from hydranet_tf.data.pipeline import Faces
+from hydranet_tf.data.sources import Examples, join
 from hydranet_tf.io import atomic
+from hydranet_tf.tasks import MISSING
 from hydranet_tf.training import callbacks, workdir
 from hydranet_tf.training.workdir import WorkdirError, opened
 
@@ -144,28 +148,34 @@ def test_a_config_of_another_version_says_so(tmp_path):
             raise AssertionError("opened")
 
 
-def parts(digest="d"):
-    examples = SimpleNamespace(skipped=())
+def examples(ids, ages, genders):
+    labels = {
+        "age": np.array(ages, np.float32),
+        "gender": np.array(genders, np.int32),
+    }
+    return Examples(np.array(ids), labels, lambda i: b"")
 
-    class Part(SimpleNamespace):
-        def __len__(self):
-            return 3
 
-    return Part(examples=examples, digest=lambda: digest, bad=())
+def described(folder, training, validation=None):
+    """Describes a run on examples."""
+    faces = [Faces(part, 8, None, ()) for part in (training, validation or training)]
+    network = SimpleNamespace(tasks=(), get_config=dict)
+    workdir.describe(folder, network, *faces)
 
 
 def test_a_damaged_description_of_the_data_is_named(tmp_path):
-    model = SimpleNamespace(tasks=(), get_config=dict)
-    workdir.describe(tmp_path, model, parts(), parts())
+    part = examples(["1.jpg", "2.jpg", "3.jpg"], [20, 30, 40], [0, 1, 1])
+    described(tmp_path, part)
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["data"]["train"] == {"examples": 3, "digest": "d", "skipped": []}
+    expected = {"examples": 3, "digest": part.digest(), "skipped": []}
+    assert run["data"]["train"] == expected
     with pytest.raises(WorkdirError, match="the validation part is not what"):
-        workdir.describe(tmp_path, model, parts(), parts("other"))
+        described(tmp_path, part, part.select([0, 1]))
     del run["data"]["validation"]
     for text in ("", "[]", json.dumps(run)):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(WorkdirError, match="run.json is damaged"):
-            workdir.describe(tmp_path, model, parts(), parts())
+            described(tmp_path, part)
 
 
 def test_a_full_disk_ends_the_log_with_a_reason(tmp_path):
@@ -182,3 +192,38 @@ def test_a_full_disk_ends_the_log_with_a_reason(tmp_path):
     log.on_test_begin()
     with pytest.raises(callbacks.LogError, match="No space left on device"):
         log.on_epoch_end(0, {"loss": 1.0})
+
+
+def test_which_faces_a_run_was_trained_on(tmp_path):
+    """A name of bytes that are no UTF-8, commas and quotes included."""
+    odd = os.fsdecode(b'a \xff "b", c.jpg')
+    described(tmp_path, examples([odd, "2.jpg", "3.jpg"], [20, 30, MISSING], [0, 1, 1]))
+    there = examples(
+        ["2.jpg", odd, "3.jpg", "4.jpg", "2.JPG"], [30, 20, 41, 30, 30], [1, 0, 1, 1, 1]
+    )
+    found = workdir.trained_on(tmp_path, there, "faces")
+    # A label that one of the two lacks does not contradict.
+    assert found.tolist() == [True, True, True, False, False]
+    # Other people's 2.jpg: another age, another gender.
+    others = examples(["2.jpg", "2.jpg"], [31, 30], [1, 0])
+    assert workdir.trained_on(tmp_path, others, "faces").tolist() == [False, False]
+
+
+def test_which_faces_a_run_of_two_sources_was_trained_on(tmp_path):
+    first, second = examples(["1.jpg"], [20], [0]), examples(["1.jpg"], [60], [1])
+    described(tmp_path, join({"first": first, "second": second}))
+    assert workdir.trained_on(tmp_path, first, "first").all()
+    assert workdir.trained_on(tmp_path, second, "second").all()
+    assert not workdir.trained_on(tmp_path, first, "second").any()
+
+
+def test_what_a_run_of_an_earlier_version_was_trained_on_is_not_known(tmp_path):
+    assert workdir.trained_on(tmp_path, examples(["1.jpg"], [20], [0]), "x") is None
+
+
+def test_a_damaged_list_of_training_faces_is_named(tmp_path):
+    faces = examples(["1.jpg"], [20], [0])
+    described(tmp_path, faces)
+    (tmp_path / "training_faces.csv").write_text("id,age\n1.jpg,many\n")
+    with pytest.raises(WorkdirError, match=r"training_faces\.csv is damaged.*'many'"):
+        workdir.trained_on(tmp_path, faces, "x")
