@@ -24,7 +24,7 @@ flags.mark_flags_as_required(["model", "data", "output"])
 flags.DEFINE_enum(
     "split", "validation", ["train", "validation", "test", "all"], "Part of the data."
 )
-# What evaluation.evaluate_sources takes by the same names.
+# What evaluate_sources takes by the same names.
 flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
 flags.DEFINE_string("columns", None, "Names of a table's columns, as in train.py.")

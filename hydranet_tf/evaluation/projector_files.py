@@ -39,7 +39,7 @@ def features_of(path: Path) -> keras.Model:
 
     Raises:
         EvaluationError: if the path holds a model that gives predictions alone.
-        networks.LoadError: if it holds no whole model.
+        loading.LoadError: if it holds no whole model.
     """
     network = loading.load(path)
     if network:

@@ -40,7 +40,7 @@ def text(
         origin: where the model came from: `data`, `split`, `checkpoint`,
             `commit` as far as they are known, and how many `examples` the
             scores stand on.
-        table: of `export_table.table`.
+        table: of `exported_models.table`.
         report: content of a report.json of evaluate.py on the same network.
     """
     size = description["image_size"]

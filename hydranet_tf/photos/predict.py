@@ -112,7 +112,7 @@ def predict(
     Raises:
         collecting.PathsError: if there is nothing to read.
         PhotographsError: if something cannot be written.
-        face_rows.RowsError: if the output cannot be used.
+        rows.RowsError: if the output cannot be used.
         runtimes.LoadError: if there is no whole model.
         sharded.ShardError: if `RAY` is not there or its workers die.
     """
