@@ -36,6 +36,18 @@ def test_input_pipeline_prints_both_times_and_their_ratio(tmp_path):
     assert f"ratio of medians {found['ratio']:.3f}" in printed
 
 
+def test_augmentation_step_prints_what_each_strength_adds(tmp_path):
+    found, printed = run("augmentation_step.py", tmp_path, "--rounds=2")
+    plain = found["seconds"]["none"]
+    assert list(found["added"]) == ["standard", "strong"]
+    for strength, added in found["added"].items():
+        pairs = zip(found["seconds"][strength], plain, strict=True)
+        # The median of two is their mean.
+        more = sum(with_it / without for with_it, without in pairs) / 2 - 1
+        assert added["seconds"] == pytest.approx(more)
+        assert f"{strength}: {more:+.1%} by the clock" in printed
+
+
 def test_training_memory_prints_the_peak_and_that_of_one_task(tmp_path):
     found, printed = run("training_memory.py", tmp_path, "--against=one_task")
     assert found["peak_bytes"] > found["peak_bytes_after_imports"] > 50e6
