@@ -92,7 +92,7 @@ def ways(examples):
         _BATCH.value,
         num_workers=_WORKERS,
         # Forked after TensorFlow has started its threads, they could hang; kept,
-        # because starting them is no part of an epoch.
+        # because starting them is not part of an epoch.
         multiprocessing_context="spawn",
         persistent_workers=True,
     )

@@ -49,7 +49,9 @@ def main(argv):
 
     model = loading.load(Path(_MODEL.value).expanduser())
     if not model:
-        raise app.UsageError(f"--model={_MODEL.value} is no workdir and no preset")
+        raise app.UsageError(
+            f"--model={_MODEL.value} is neither a workdir nor a preset"
+        )
     predictions, features = model.inference_model(), model.feature_extractor()
     parts = {}
     for split in ("train", "validation"):

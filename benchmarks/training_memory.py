@@ -76,7 +76,7 @@ def measure_other(network: str, settings: config.TrainingConfig) -> dict:
 
 
 def ratios(ours: dict, other: dict, network: str) -> dict[str, float]:
-    """Of whole processes, which is no measure of single tasks, and above imports."""
+    """Of whole processes, which does not measure single tasks, and above imports."""
     above, others = (
         found["peak_bytes"] - found["peak_bytes_after_imports"]
         for found in (ours, other)

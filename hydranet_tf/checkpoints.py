@@ -177,14 +177,14 @@ def load_model(workdir: str | Path, which: str = BEST) -> HydraNet:
         which: `BEST` or `LAST`; a run without a best one gives its last.
 
     Raises:
-        CheckpointError: if the folder is no workdir, its description is not
+        CheckpointError: if the folder is not a workdir, its description is not
             of a HydraNet, or it holds no whole checkpoint.
     """
     workdir = Path(workdir)
     description = workdir / "model.json"
     if not description.is_file():
         raise CheckpointError(
-            f"{workdir} is no workdir of a training run: it has no model.json"
+            f"{workdir} is not a workdir of a training run: it has no model.json"
         )
     folder, _ = newest(workdir, which)
     try:

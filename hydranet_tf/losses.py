@@ -37,7 +37,7 @@ def completed_labels(tasks: Sequence[Task], labels: Mapping) -> dict:
         The same, each label `[batch]`.
 
     Raises:
-        ValueError: if it is no dict, has a key that no task has, has no label at
+        ValueError: if it is not a dict, has a key that no task has, has no label at
             all, or has labels of another shape.
     """
     names = [task.name for task in tasks]
@@ -156,7 +156,7 @@ def example_losses(task: Task, labels, logits, soft_labels=None, half_widths=Non
     head, logits = heads.of(task), ops.cast(logits, "float32")
     if soft_labels is not None:
         return head.soft_losses(soft_labels, logits)
-    # MISSING is no class index: without this, a gather would be asked for entry -1
+    # MISSING is not a class index: without this, a gather would be asked for entry -1
     # and the masked row could hold anything.
     return head.example_losses(present_or_zero(labels), logits, half_widths)
 

@@ -260,7 +260,7 @@ class HydraNet(keras.Model):
                 Hub.
 
         Raises:
-            hydranet_tf.presets.PresetError: if it is no whole preset.
+            hydranet_tf.presets.PresetError: if it is not a whole preset.
         """
         folder = presets.folder_of(folder)
         config = presets.read_config(folder)

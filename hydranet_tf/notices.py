@@ -5,8 +5,8 @@ imported, and when an interpreter is made. No setting of theirs silences all of 
 TF_CPP_MIN_LOG_LEVEL is read after the first lines are out. `held_back` does, for as
 long as its block takes, and loses nothing else:
 
-- What is no known notice is written afterwards: warnings of other libraries, what other
-  threads wrote in the meantime.
+- What is not a known notice is written afterwards: warnings of other libraries, what
+  other threads wrote in the meantime.
 - An error that leaves the block brings everything with it, notices too.
 - Where the process itself is ended inside of the block, as by a processor that
   TensorFlow does not know, Python's fault handler writes where that was. What the

@@ -15,7 +15,7 @@ FILES = PICTURES | {"report.json", "report.md", "report.html", "predictions.csv"
 
 def read_json(path):
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(Path(path).read_text(), parse_constant=refuse)
 

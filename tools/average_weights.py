@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-# The repository is no installed package.
+# The repository is not an installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.", required=True)
@@ -80,7 +80,7 @@ def network(path, last):
         return checkpoints.load_model(path, checkpoints.LAST), checkpoints.LAST
     model = loading.load(path)
     if model is None:
-        raise ValueError(f"there is no workdir and no preset {path}")
+        raise ValueError(f"there is neither a workdir nor a preset {path}")
     return model, checkpoints.BEST
 
 

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-# The repository is no installed package.
+# The repository is not an installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _BACKBONE = flags.DEFINE_string(

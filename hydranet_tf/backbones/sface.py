@@ -142,7 +142,7 @@ def parse_initializers(content: bytes) -> dict[str, np.ndarray]:
     try:
         found = _initializers(content)
     except protobuf.ProtobufError as error:
-        raise OnnxFileError(f"it is no ONNX model: {error}") from error
+        raise OnnxFileError(f"it is not an ONNX model: {error}") from error
     if not found:
         raise OnnxFileError("no weights of an ONNX model were found in it")
     return found

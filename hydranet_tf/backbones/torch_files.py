@@ -101,7 +101,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     # raise is a matter of chance.
     except Exception as error:
         raise TorchFileError(
-            f"{path} is no whole state dict ({type(error).__name__}: {error}). "
+            f"{path} is not a whole state dict ({type(error).__name__}: {error}). "
             "Expected a .safetensors file, or a .pth file written by "
             "torch.save(model.state_dict(), path)"
         ) from error
@@ -197,7 +197,7 @@ def _arrays(found: Any, content: Callable[[_Storage], bytes]) -> dict[str, np.nd
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise TorchFileError(
-                f"entry {name!r} is no tensor. Save the state dict alone: "
+                f"entry {name!r} is not a tensor. Save the state dict alone: "
                 "torch.save(model.state_dict(), path)"
             )
     # By content and not by tensor: tied weights share theirs.

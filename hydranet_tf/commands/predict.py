@@ -25,7 +25,7 @@ from absl import flags
 from hydranet_tf.commands import running
 from hydranet_tf.errors import HydraNetError
 
-# An exit code that is no number of unreadable pictures.
+# An exit code that is not a number of unreadable pictures.
 FAILED = 120
 # As shells have it for a process that Ctrl-C ended.
 INTERRUPTED = 130

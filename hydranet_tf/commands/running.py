@@ -38,8 +38,8 @@ def run(name: str, program: str, arguments: Sequence[str]) -> NoReturn:
 
     Args:
         name: of a module of `hydranet_tf.commands`. Its flags are global, so a process
-            runs one command. It has `main`, which takes what is no flag and returns an
-            exit code, and may have `FAILED`, the code of what could not be begun (1).
+            runs one command. It has `main`, which takes what is not a flag and returns
+            an exit code, and may have `FAILED`, the code of what could not begin (1).
         program: what the user typed, for messages.
         arguments: the rest of the line.
     """

@@ -50,7 +50,7 @@ _CLOSE_FACE = 200
 # sideways or upside-down one a lower one in 95 of 100.
 _SURELY_UPRIGHT = 0.92
 # One of the four quarter turns is at most 45 degrees off, where 95 of 100 faces score
-# above 0.79. What stays below this is none.
+# above 0.79. What stays below this is not a face.
 _HOPELESS = 0.6
 # A quarter turn has to do so much better than the upright face.
 _TURN_GAIN = 0.02

@@ -135,7 +135,7 @@ def _kind_by_brand(head: bytes) -> str:
 
 
 def unknown(encoded: bytes) -> PictureError:
-    """The error for bytes that are no picture."""
+    """The error for bytes that are not a picture."""
     if not encoded:
         return PictureError("the file is empty")
     found = kind(encoded[:HEAD_BYTES])

@@ -40,7 +40,7 @@ def decode_and_resize(encoded: tf.Tensor, size: int) -> tf.Tensor:
         uint8 `[size, size, 3]`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: if the bytes are no complete JPEG or
+        tf.errors.InvalidArgumentError: if the bytes are not a complete JPEG or
             PNG, or the image has a side below `MIN_SIDE` or more than
             `MAX_PIXELS` pixels.
     """

@@ -183,7 +183,7 @@ def _png(pixels: str, where: str) -> bytes:
         raise OSError(f"{where}: the pixels are not numbers from 0 to 255") from error
     side = math.isqrt(len(values))
     if side * side != len(values):
-        raise OSError(f"{where}: {len(values)} pixels are no square")
+        raise OSError(f"{where}: {len(values)} pixels are not a square")
     file = io.BytesIO()
     Image.fromarray(values.reshape(side, side)).save(file, "PNG")
     return file.getvalue()
@@ -322,7 +322,7 @@ def _matlab(path: Path) -> Layout:
             ]  # fmt: skip
         except (KeyError, NotImplementedError, OSError, TypeError, ValueError) as error:
             raise SourceError(
-                f"{path} is no table of IMDB-WIKI: {error!r}; fetch it again"
+                f"{path} is not a table of IMDB-WIKI: {error!r}; fetch it again"
             ) from error
         for number, (name, born, taken, gender, score, second) in enumerate(
             zip(*columns, strict=True), 1

@@ -19,8 +19,8 @@ BLANKS = frozenset(
     ("", "nan", "none", "null", "na", "n/a", "<na>", "nat", "-", "?", "unknown")
 )
 
-# Other words for classes, by the task's name and the class. Those of race that are no
-# class of UTKFace go where its authors put them: "Others (like Hispanic, Latino,
+# Other words for classes, by the task's name and the class. Those of race that are not
+# classes of UTKFace go where its authors put them: "Others (like Hispanic, Latino,
 # Middle Eastern)".
 _WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "gender": {
@@ -61,7 +61,7 @@ class Names:
     Attributes:
         columns: the table's name by ours, which is `path`, `split` or a task's.
         classes: by task, our class by the table's word in lower case; a blank one
-            means that the word is no label.
+            means that the word is not a label.
         several: whether they are for several sources, of which each uses those that
             it has.
         used: names of columns that a table had.

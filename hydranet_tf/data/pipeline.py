@@ -418,7 +418,7 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 def _reader(examples: Examples) -> Callable[[np.ndarray, int], None]:
     """A function that writes an example's pixels into uint8 `[size, size, 3]`.
 
-    It raises `formats.PictureError` on what is no whole picture.
+    It raises `formats.PictureError` on what is not a whole picture.
     """
     # Not above: a run whose images are decoded already needs no compiler, which takes
     # half a second and 120 MB.

@@ -93,7 +93,7 @@ class Examples:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Examples:
         """The examples at `indices` (integers, or a boolean mask), in order."""
-        # NumPy makes floats of an empty list, and floats are no indices.
+        # NumPy makes floats of an empty list, and floats are not indices.
         indices = np.asarray(indices) if len(indices) else []
         chosen = np.arange(len(self))[indices]
         return dataclasses.replace(
@@ -390,7 +390,7 @@ def _open_one(data, split: str, data_dir, split_lists, names: Names) -> Examples
     if split_lists is not None and not path.is_dir():
         raise SourceError(
             "split lists go with a folder of images (a CSV file has its column "
-            f"'split', a TFDS data set its own splits); {str(data)!r} is no folder"
+            f"'split', a TFDS data set its own splits); {str(data)!r} is not a folder"
         )
     # A folder that happens to be called like a prepared data set can be meant
     # by `./name`.
@@ -400,7 +400,7 @@ def _open_one(data, split: str, data_dir, split_lists, names: Names) -> Examples
         logging.info("%s is read as %s.", path, layout.kind)
         return _open_rows(layout, split, names)
     if names.columns and not names.several:
-        raise SourceError(f"--columns goes with a table; {str(data)!r} is none")
+        raise SourceError(f"--columns goes with a table; {str(data)!r} is not one")
     if path.is_dir():
         return _open_folder(path, split, split_lists)
     raise SourceError(
@@ -475,7 +475,7 @@ def _further_down(folder: Path) -> tuple[dict[str, str], list[Skipped]]:
     # UTKFace has its photographs, too, without the second ending of its crops.
     if any(_CROP in name for name in files):
         for name in [name for name in files if _CROP not in name]:
-            reason = f"it is no crop ({_CROP}), as others here are"
+            reason = f"it is not a crop ({_CROP}), as others here are"
             skipped.append(Skipped(files.pop(name), reason))
     return files, skipped
 

@@ -268,7 +268,7 @@ def _fit_temperatures(workdir: Path, faces: pipeline.Faces, batch_size: int) -> 
     if not (workdir / "checkpoints").is_dir():
         raise EvaluationError(
             "--fit_temperatures keeps what it fits in a workdir of train.py, and "
-            f"{workdir} is none; calibrate the workdir, then export it"
+            f"{workdir} is not one; calibrate the workdir, then export it"
         )
     model = checkpoints.load_model(workdir)
     logits = _logits_for_temperatures(model.logits_model(), faces, batch_size)
@@ -334,7 +334,7 @@ def predict(
             bar.update(len(images))
     if not parts:
         raise EvaluationError(
-            "expected examples to evaluate; there is none. Look at --data and --split"
+            "expected examples to evaluate; there are none. Look at --data and --split"
         )
     return {
         name: np.concatenate([part[name] for part in parts])

@@ -104,7 +104,7 @@ def _files_of(report: Path) -> set[str]:
 
 
 def write_json(report: Mapping[str, Any], folder: Path) -> None:
-    # NaN is no JSON; a score that is NaN is a defect and stops here.
+    # NaN is not JSON; a score that is NaN is a defect and stops here.
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / REPORT_JSON).write_text(text + "\n", encoding="utf-8")
 

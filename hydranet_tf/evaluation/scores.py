@@ -29,7 +29,7 @@ NO_LABELS = "no labels"
 # Resampled counts are made in blocks of about this many cells (16 MB each).
 _BLOCK_CELLS = 2_000_000
 
-# More ranges than this are no classes of ages any more.
+# More ranges than this are no longer classes of ages.
 _MOST_RANGES = 20
 
 # Tried temperatures: 0.2 to 5 in steps of 1 %.

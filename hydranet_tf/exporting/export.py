@@ -342,7 +342,7 @@ def _representative_images(
     if training is None or not len(training):
         raise ExportError(
             f"the variants {', '.join(litert.NEED_REPRESENTATIVE)} are calibrated on "
-            "training faces and there is none: name the data of the run, or leave "
+            "training faces and there are none: name the data of the run, or leave "
             "them out"
         )
     drawn = quantization.draw_representative(model.tasks, training.labels)

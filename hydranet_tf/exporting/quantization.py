@@ -90,7 +90,7 @@ def draw_representative(
     for row, kind in enumerate(zip(*columns, strict=True)):
         kinds[", ".join(kind)].append(row)
     if not kinds:
-        raise ValueError("expected examples to calibrate with; there is none")
+        raise ValueError("expected examples to calibrate with; there are none")
     rng = np.random.default_rng(seed)
     # In another order within each kind, and the kinds of the last, unfinished
     # round at random too.

@@ -12,7 +12,7 @@ probabilities. The asset `tasks.json` says what the columns mean. The folder
 loads wherever TensorFlow is; nothing of this package is needed.
 
 A file of `image_bytes` that cannot be decoded costs its own row and no other:
-every number of that row is `UNREADABLE`, -1, which is no age and no
+every number of that row is `UNREADABLE`, -1, which is neither an age nor a
 probability. Not NaN, which JSON does not have: TensorFlow Serving writes it
 all the same, and JavaScript, Go and Java then refuse the whole response and
 with it the predictions to the good images. Not a fourth output, which would cost

@@ -203,8 +203,8 @@ def read_onnx(path: Path) -> tuple[dict[str, Any], bytes]:
         found = _sha256(content[:length])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MetadataError(
-            f"{path} is no .onnx file of export.py, or is damaged: {error}. Copy it "
-            "again, or export again"
+            f"{path} is not an .onnx file of export.py, or is damaged: {error}. Copy "
+            "it again, or export again"
         ) from error
     if description is None:
         raise MetadataError(

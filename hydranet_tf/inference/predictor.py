@@ -59,7 +59,7 @@ class Face:
     predictions: dict[str, Any] = dataclasses.field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     landmarks: tuple[tuple[float, float], ...] | None = None
-    # Arrays: a comparison of them is no yes or no.
+    # Arrays: a comparison of them is not one yes or no.
     crop: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
     embedding: np.ndarray | None = dataclasses.field(
         default=None, compare=False, repr=False

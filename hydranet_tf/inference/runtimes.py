@@ -166,7 +166,7 @@ def load(
         threads: that one call takes of such an engine; TensorFlow has its own ways.
 
     Raises:
-        LoadError: if it is none of these, is damaged, or the engine does not fit.
+        LoadError: if it is not one of these, is damaged, or the engine does not fit.
     """
     if engine not in ENGINES:
         raise LoadError(f"expected a runtime out of {', '.join(ENGINES)}; got {engine}")
@@ -473,7 +473,7 @@ def _load_onnx_runtime(content: bytes, threads: int) -> tuple[Run, list[str]]:
     options.inter_op_num_threads = 1
     # Threads that wait would keep their processors busy, for no work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Warnings about the machine are no news to whoever wants an age.
+    # Warnings about the machine are not news to whoever wants an age.
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         content, options, providers=["CPUExecutionProvider"]

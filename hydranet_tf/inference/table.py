@@ -33,7 +33,7 @@ UNREADABLE, FAILED = "unreadable", "failed"
 def name_of(file: str) -> str:
     """The name of a picture in the rows: its path.
 
-    Bytes of it that are no UTF-8 stand as `\\xff`: one such name must not spoil a
+    Bytes of it that are not UTF-8 stand as `\\xff`: one such name must not spoil a
     table for all who read it.
     """
     return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

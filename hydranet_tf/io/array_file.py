@@ -32,7 +32,7 @@ Kind = tuple[tuple[int, ...], str]
 
 
 class ArrayFileError(HydraNetError, ValueError):
-    """A file that is no archive of arrays."""
+    """A file that is not an archive of arrays."""
 
 
 class OtherArraysError(ArrayFileError):
@@ -87,7 +87,7 @@ def read(path: Path, expected: Mapping[str, Kind]) -> dict[str, np.ndarray]:
     except ArrayFileError:
         raise
     except _UNREADABLE as error:
-        raise ArrayFileError(f"is no readable archive of arrays: {error}") from error
+        raise ArrayFileError(f"is not a readable archive of arrays: {error}") from error
 
 
 def sha256(path: Path) -> str:

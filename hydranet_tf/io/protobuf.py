@@ -17,14 +17,14 @@ _LONGEST_NUMBER = 10
 
 
 class ProtobufError(HydraNetError, ValueError):
-    """Bytes that are no message; the message says why."""
+    """Bytes that are not a message; the message says why."""
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field: a whole number, or the bytes of the rest.
 
     Raises:
-        ProtobufError: if it is no message, or cut short.
+        ProtobufError: if it is not a message, or cut short.
     """
     at = 0
     while at < len(message):

@@ -13,7 +13,7 @@ from hydranet_tf.data.formats import PictureError
 from hydranet_tf.errors import HydraNetError
 from hydranet_tf.photos.rows import STANDARD_INPUT
 
-# Taken without a look at their content: what is in them is no picture is told as a row.
+# Taken without a look at their content: what is not a picture gets a row that says so.
 _ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".dib",
     ".tif", ".tiff", ".gif", ".heic", ".heif",

@@ -156,7 +156,7 @@ class Film:
 
 
 def _check_content(path: str) -> None:
-    """Refuses what is no film before FFmpeg sees it.
+    """Refuses what is not a film before FFmpeg sees it.
 
     A list of addresses, named like a film, would make it fetch them.
     """

@@ -48,13 +48,13 @@ STANDARD_INPUT = "-"
 _FORMATS = (".csv", ".jsonl")
 _BOM = b"\xef\xbb\xbf"
 # What a spreadsheet takes for a formula, and runs (OWASP, CSV injection).
-# The dash alone, which stands for standard input, is none.
+# The dash alone, which stands for standard input, is not one.
 _FORMULA = re.compile(r"'*([=+@\t\r]|-.)", re.DOTALL)
 
 # More do not fit next to the codes that shells and absl use.
 MOST_IN_EXIT_CODE = 100
 
-_MEANING = "These estimate what annotators saw in pictures. They are no facts."
+_MEANING = "These are estimates of what annotators saw in pictures, not facts."
 
 
 class RowsError(HydraNetError, ValueError):

@@ -54,7 +54,7 @@ _FILES = (CONFIG, WEIGHTS, TASKS, METADATA)
 
 
 class PresetError(HydraNetError, ValueError):
-    """A folder that is no whole preset; the message says what is wrong."""
+    """A folder that is not a whole preset; the message says what is wrong."""
 
 
 def write(
@@ -185,7 +185,7 @@ def folder_of(preset: str | os.PathLike) -> Path:
         folder = hub.snapshot_download(
             name, revision=revision or None, allow_patterns=[*_FILES, CARD]
         )
-    # Names that are none, repositories that are not there, no network: each its own.
+    # Names that are not one, repositories that are not there, no network: each its own.
     except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise PresetError(
             f"cannot get {preset}: {_first_line(error)}. Expected {SCHEME}OWNER/NAME "
@@ -208,7 +208,7 @@ def push_to_hub(
         The address of its page.
 
     Raises:
-        PresetError: if it is no whole preset, or the Hub refuses it.
+        PresetError: if it is not a whole preset, or the Hub refuses it.
     """
     folder = Path(folder).expanduser()
     read_config(folder)

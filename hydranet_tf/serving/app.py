@@ -293,7 +293,7 @@ def _responses() -> dict[int | str, dict[str, Any]]:
         400: {"description": "The request is not as it should be."},
         408: {"description": "The body did not come in time."},
         413: {"description": "The body is too large, or there are too many pictures."},
-        415: {"description": "The content type is none that holds pictures."},
+        415: {"description": "The content type does not hold pictures."},
         422: {"description": "No picture of the request can be read."},
         503: {"description": "Too much to do: try again after `Retry-After` seconds."},
     }

@@ -140,7 +140,7 @@ def _from_json(body: bytes) -> list[tuple[str, bytes]]:
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is no JSON: {error}") from error
+        raise HTTPException(400, f"the body is not JSON: {error}") from error
     pictures = asked.get("pictures") if isinstance(asked, dict) else None
     if not isinstance(pictures, list):
         raise HTTPException(400, f"expected {FORMATS}; got other JSON")

@@ -43,7 +43,7 @@ class LogError(HydraNetError, RuntimeError):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends the run where its loss is no number, or its validation is out of range.
+    """Ends the run where its loss is not a number, or its validation is out of range.
 
     Comes before the checkpoints, so that none is written of such a network.
 
@@ -118,7 +118,7 @@ class EpochLog(keras.callbacks.Callback):
         )
         logs["seconds"] = now - self._started
         # Scores of tasks without a label: JSON has no NaN, and 0 would be a lie. What
-        # is no number for another reason has stopped the run.
+        # is not a number for another reason has stopped the run.
         for name in [name for name, value in logs.items() if math.isnan(value)]:
             del logs[name]
         row = {"epoch": epoch + 1, "step": self.progress.step}

@@ -108,7 +108,7 @@ def _network(config: TrainingConfig, path: Path) -> Start:
         raise loading.LoadError(
             "--start_from: expected a workdir of train.py with a checkpoint, a preset "
             f"of export.py, or one of {', '.join(loading.released_names())}; got "
-            f"{path}, which is none of them"
+            f"{path}, which is not one of them"
         )
     if (network.backbone, network.width) != (config.backbone, config.width or None):
         raise ConfigError(

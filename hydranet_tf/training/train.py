@@ -321,7 +321,7 @@ def _prepared(
 
 def _history(model: HydraNet, workdir: Path) -> keras.callbacks.History:
     """The log of a run in the form of Keras."""
-    # The start of a fine-tuning is no epoch of `fit`.
+    # The start of a fine-tuning is not an epoch of `fit`.
     rows = [row for row in callbacks.logged(workdir) if row["epoch"] > 0]
     history = keras.callbacks.History()
     history.set_model(model)

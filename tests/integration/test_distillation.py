@@ -299,7 +299,7 @@ def test_the_teacher_predicts_by_what_other_folds_teach(tmp_path):
     ).soft_labels
     predicted = soft[RACE.soft_name].argmax(1)
     assert set(soft) == {task.soft_name for task in TASKS}
-    # Ages are no part of these features: without a mean error they are the labels' own
+    # Ages are not in these features: without a mean error they are the labels' own
     # on average.
     ages = training_part.labels["age"]
     assert np.mean(soft[AGE.soft_name] - ages) == pytest.approx(0, abs=1.5)

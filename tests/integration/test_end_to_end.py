@@ -95,7 +95,7 @@ def test_a_second_evaluation_of_the_exported_file(demo, tmp_path):
         ("train.py", ["--workdir=w", "--epochs=0"], "--epochs must be above 0"),
         ("train.py", [], "--workdir"),
         ("evaluate.py", ["--model=w", "--data=x", "--output=o"], "workdir"),
-        ("export.py", ["--workdir=w", "--output=o"], "no workdir"),
+        ("export.py", ["--workdir=w", "--output=o"], "not a workdir"),
     ],
 )
 def test_mistakes_get_a_sentence_and_no_traceback(script, arguments, hint, tmp_path):

@@ -271,7 +271,7 @@ def other_pictures():
 @given(data=broken(other_pictures()))
 def test_broken_pictures_of_all_formats_are_read_or_refused(data):
     with warnings.catch_warnings():
-        # Pillow's about damage: here they are no errors, as for users.
+        # Pillow's about damage: here they are not errors, as for users.
         warnings.simplefilter("ignore")
         try:
             image, damage = reading.read(data)

@@ -149,7 +149,7 @@ def test_every_import_is_asked_for():
     engines = names("onnx") | names("openvino")
     assert measured <= ours | names("bench") | names("dev") | engines
     assert served <= ours | names("serve") | names("tf_serving")
-    # What remakes the reference outputs of PyTorch is no test.
+    # What remakes the reference outputs of PyTorch is not a test.
     others = (
         "heic",
         "hub",

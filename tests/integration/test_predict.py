@@ -585,7 +585,7 @@ def test_lines_for_a_reader():
         "a b.jpg: 31 years, female 97 %, white 88 %",
         "sky.png: no face found",
         r"\x1b[2J\xff.png: unreadable: no JPEG",
-        "These estimate what annotators saw in pictures. They are no facts.",
+        "These are estimates of what annotators saw in pictures, not facts.",
     ]
     assert written.outcomes.statuses == {"ok": 1, "no_face": 1, "unreadable": 1}
     assert written.outcomes.faces == 3
@@ -654,7 +654,7 @@ def test_exit_codes_of_every_way_out(phone, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert read(tmp_path / "f.csv")[0]["status"].startswith("unreadable")
-    # What nobody thought of is no number of pictures either.
+    # What nobody thought of is not a number of pictures either.
     script = (
         "import sys; from hydranet_tf.photos import predict\n"
         "def fails(*_, **__): raise {}('of the test')\n"

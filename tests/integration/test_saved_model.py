@@ -131,7 +131,7 @@ def test_predictions_with_a_damaged_image_are_strict_json(loaded):
     rows = json.dumps({k: v.numpy().tolist() for k, v in found.items()})
 
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     back = json.loads(rows, parse_constant=refuse)
     assert back["age"][0] == -1 and back["age"][1] >= 0
@@ -183,7 +183,7 @@ import sys
 from importlib.machinery import ModuleSpec
 
 class Blocked:
-    # TensorFlow looks where Keras would be, and that alone is no use of it.
+    # TensorFlow looks where Keras would be, and that alone does not use it.
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("hydranet_tf", "keras", "tf_keras"):
             return ModuleSpec(name, self)
@@ -274,5 +274,5 @@ def test_newest_version_counts_as_numbers_do(tmp_path):
     assert saved_model.newest_version(tmp_path / "nowhere") == 0
     for name in ("2", "10", "9", "12.partial", "notes"):
         (tmp_path / name).mkdir()
-    (tmp_path / "99").write_text("a file is no version")
+    (tmp_path / "99").write_text("a file is not a version")
     assert saved_model.newest_version(tmp_path) == 10

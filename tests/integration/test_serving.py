@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SERVING = REPOSITORY / "examples" / "serving"
 SECONDS = 120
 PIXELS = {"signature_name": "pixels"}
-# Bytes that are no image.
+# Bytes that are not an image.
 X = {"b64": "eA=="}
 
 
@@ -100,7 +100,7 @@ def stub(server):
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """Three files: two drawings and, in their middle, bytes that are no image."""
+    """Three files: two drawings and, in their middle, bytes that are not an image."""
     folder = tmp_path_factory.mktemp("faces")
     images = random_images(2, seed=5)
     (folder / "first.jpg").write_bytes(encode(images[0], "JPEG", quality=95))
@@ -117,7 +117,7 @@ def expected(loaded, faces):
 
 
 def refuse(constant):
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 def ask(url, content):

@@ -66,5 +66,5 @@ def test_the_last_checkpoint_is_taken_where_it_is_asked_for(script, run, last, v
 
 
 def test_a_path_without_a_network_is_refused(script, tmp_path):
-    with pytest.raises(ValueError, match="no workdir and no preset"):
+    with pytest.raises(ValueError, match="neither a workdir nor a preset"):
         script.network(tmp_path, last=True)

@@ -132,7 +132,7 @@ def test_when_all_are_damaged_it_says_so(workdir):
 
 def test_no_checkpoint_at_all(tmp_path):
     assert checkpoints.restore(tmp_path, make_model()) is None
-    with pytest.raises(CheckpointError, match="no workdir"):
+    with pytest.raises(CheckpointError, match="not a workdir"):
         checkpoints.load_model(tmp_path)
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(CheckpointError, match="train at least one epoch"):

@@ -36,7 +36,7 @@ def test_importing_takes_no_time_and_brings_no_framework():
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     seconds, before, after, listed = json.loads(done.stdout)
-    # Of the processor: what else the machine does is no matter.
+    # Of the processor: what else the machine does plays no part.
     assert seconds < 0.2
     assert before == [] and after == []
     assert set(hydranet_tf.__all__) < set(listed)

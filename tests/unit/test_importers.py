@@ -259,7 +259,7 @@ def test_utkface_as_kaggle_hands_it_out(tmp_path, places):
         assert reasons.get(twice, reasons.get(first)).startswith("the same name as")
     if len(places) > 2:
         crop = "part1/30_0_1_20170117000000000.jpg"
-        assert reasons[crop].startswith("it is no crop")
+        assert reasons[crop].startswith("it is not a crop")
 
 
 def test_kaggles_table_of_pixels(tmp_path):

@@ -82,7 +82,7 @@ def test_scatter_shows_density_diagonal_and_decade_means(tmp_path, figures):
     axes = figure.axes[0]
     diagonal, means = axes.lines
     assert diagonal.get_xdata().tolist() == diagonal.get_ydata().tolist()
-    # The twenties have five faces, the sixties one, which is no mean.
+    # The twenties have five faces, the sixties one, which is not a mean.
     assert means.get_xdata() == pytest.approx([24])
     assert means.get_ydata() == pytest.approx([32])
     drawn = axes.collections[0].get_array().sum()

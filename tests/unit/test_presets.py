@@ -210,7 +210,7 @@ def test_a_report_that_is_not_there(exported, tmp_path):
 def test_settings_that_were_changed_are_told_without_places():
     config = TrainingConfig(data="x.csv", epochs=3, cache="none")
     assert config.changed() == "--epochs=3"
-    # A place as well, but what was learned from is no detail.
+    # A place as well, but what was learned from is not a detail.
     taught = TrainingConfig(data="x.csv", teacher="a.csv,b.csv")
     assert taught.changed() == "--teacher=a.csv,b.csv"
     far = TrainingConfig(teacher="/home/me/a.csv, t/b.csv", start_from="~/runs/one")

@@ -83,5 +83,5 @@ def test_fewer_than_asked_for_are_all_taken():
 
 
 def test_none_at_all():
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="there are none"):
         quantization.draw_representative((GENDER,), {"gender": np.array([], int)})

@@ -48,7 +48,8 @@ def test_safetensors_are_read(tmp_path):
     (found,) = read_state_dict(tmp_path / "a.safetensors").values()
     np.testing.assert_array_equal(found, NUMBERS)
     (tmp_path / "b.safetensors").write_bytes(b"no header")
-    with pytest.raises(TorchFileError, match=r"b\.safetensors is no whole state dict"):
+    expected = r"b\.safetensors is not a whole state dict"
+    with pytest.raises(TorchFileError, match=expected):
         read_state_dict(tmp_path / "b.safetensors")
 
 
@@ -148,7 +149,7 @@ def test_tensors_stay_within_their_bytes(tmp_path):
             read(*arguments)
     with pytest.raises(TorchFileError, match="weight reaches beyond"):
         read((6,), (1,), content=SIX[:-4])
-    with pytest.raises(TorchFileError, match="no whole state dict"):
+    with pytest.raises(TorchFileError, match="not a whole state dict"):
         read((6,), (1,), key="1")
 
 
@@ -172,8 +173,8 @@ def test_a_file_that_was_cut_off_is_refused(layout, tmp_path):
 @pytest.mark.parametrize(
     ("content", "hint"),
     [
-        ({"state_dict": collections.OrderedDict()}, "'state_dict' is no tensor"),
-        ({"epoch": 3}, "'epoch' is no tensor"),
+        ({"state_dict": collections.OrderedDict()}, "'state_dict' is not a tensor"),
+        ({"epoch": 3}, "'epoch' is not a tensor"),
         ({}, "expected a dict of tensors"),
         ([1], "holds a list"),
     ],

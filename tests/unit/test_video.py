@@ -574,7 +574,7 @@ def test_lines_where_there_is_no_output(clip, detector, capsys):
     video.predict([clip], model(detector))
     out = capsys.readouterr().out
     assert "clip.mp4: track 0, 0.1 to 2.9 s, 29 frames: " in out
-    assert out.endswith("They are no facts.\n")
+    assert out.endswith("not facts.\n")
 
 
 def test_without_the_extra_a_line_says_what_to_install(clip, tmp_path, monkeypatch):

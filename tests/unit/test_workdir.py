@@ -195,7 +195,7 @@ def test_a_full_disk_ends_the_log_with_a_reason(tmp_path):
 
 
 def test_which_faces_a_run_was_trained_on(tmp_path):
-    """A name of bytes that are no UTF-8, commas and quotes included."""
+    """A name of bytes that are not UTF-8, commas and quotes included."""
     odd = os.fsdecode(b'a \xff "b", c.jpg')
     described(tmp_path, examples([odd, "2.jpg", "3.jpg"], [20, 30, MISSING], [0, 1, 1]))
     there = examples(

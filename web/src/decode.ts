@@ -20,7 +20,7 @@ export async function decode(file: Blob): Promise<Picture> {
     });
   } catch {
     throw new PictureError(
-      "This file is no picture that the browser can read. Expected a JPEG, PNG or " +
+      "This file is not a picture that the browser can read. Expected a JPEG, PNG or " +
         "WebP file; if it is one, it is damaged.",
     );
   }

@@ -386,7 +386,7 @@ function areas(length: number, target: number): { at: number; weight: number }[]
     const cells: { at: number; weight: number }[] = [];
     for (let at = Math.floor(start); at < Math.ceil(end); at++) {
       const covered = Math.min(at + 1, end) - Math.max(at, start);
-      // As OpenCV: a thousandth of a pixel is none.
+      // As OpenCV: a thousandth of a pixel counts as none.
       if (covered > 1e-3) cells.push({ at, weight: covered / (end - start) });
     }
     return cells;

@@ -6,7 +6,7 @@ import { strFromU8, unzipSync } from "fflate";
 
 const DESCRIPTION = "description.json";
 
-/** A file that is no usable model; the message says why and what to do. */
+/** A file that is not a usable model; the message says why and what to do. */
 export class ModelError extends Error {}
 
 export interface Task {
