@@ -1,8 +1,8 @@
 """Evaluates a model: a report with intervals, groups, calibration and pictures.
 
-    hydranet evaluate --model=runs/faces --data=drawn_faces --output=reports/faces
+    hydranet evaluate --model=runs/faces --output=reports/faces
 
-The model is a workdir of a training run, or of an export a SavedModel, a preset or a
+The model is a workdir of a training run, or with --data a SavedModel, a preset or a
 .tflite file. Writes report.md and report.html (read one of them first), report.json,
 predictions.csv and pictures. Labels are what annotators saw, not facts about a person.
 """
@@ -17,10 +17,14 @@ from absl import app, flags
 
 from hydranet_tf import notices
 
-flags.DEFINE_string("model", None, "Workdir, SavedModel, preset, .tflite file.")
-flags.DEFINE_string("data", None, "TFDS name, folder of UTKFace names or .csv file.")
+flags.DEFINE_string("model", None, "Workdir, SavedModel, preset or .tflite file.")
+flags.DEFINE_string(
+    "data", None,
+    "TFDS name, folder of UTKFace names or .csv file; by default the data that the run "
+    "was trained on, with its split lists, columns and classes.",
+)  # fmt: skip
 flags.DEFINE_string("output", None, "Folder of the report.")
-flags.mark_flags_as_required(["model", "data", "output"])
+flags.mark_flags_as_required(["model", "output"])
 flags.DEFINE_enum(
     "split", "validation", ["train", "validation", "test", "all"], "Part of the data."
 )
@@ -28,13 +32,15 @@ flags.DEFINE_enum(
 flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
 flags.DEFINE_string("columns", None, "Names of a table's columns, as in train.py.")
-flags.DEFINE_string("classes", None, "Names of its classes, as in train.py.")
-flags.DEFINE_integer("batch_size", 64, "Images at once.", lower_bound=1)
+flags.DEFINE_string("classes", None, "Names of a table's classes, as in train.py.")
 flags.DEFINE_integer(
-    "max_bad_images", 10, "Unreadable images to leave out and list.", lower_bound=0
+    "batch_size", 64, "Images that are predicted at once.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "max_bad_images", 10, "Most unreadable images to leave out and list.", lower_bound=0
 )
 flags.DEFINE_bool(
-    "fit_temperatures", False, "First fit temperatures, into the workdir."
+    "fit_temperatures", False, "Fit temperatures first, and keep them in the workdir."
 )
 # Its name before 0.2, for one version.
 flags.DEFINE_alias("calibrate", "fit_temperatures")

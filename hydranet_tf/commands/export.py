@@ -18,22 +18,38 @@ _MODEL = flags.DEFINE_string(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "--model by its earlier name.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-_FORMAT = flags.DEFINE_list("format", "saved_model,litert", "And: onnx, preset.")
-_VARIANTS = flags.DEFINE_list(
-    "litert_variants", "float32", "Out of float32, float16, dynamic, int8, integer."
+_FORMAT = flags.DEFINE_list(
+    "format", "saved_model,litert", "What to write: saved_model, litert, onnx, preset."
 )
-_DYNAMIC = flags.DEFINE_bool("dynamic_batch", False, "LiteRT: any number of images.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Weights.")
+_VARIANTS = flags.DEFINE_list(
+    "litert_variants",
+    "float32",
+    "LiteRT files: float32, float16, dynamic, int8, integer.",
+)
+_DYNAMIC = flags.DEFINE_bool(
+    "dynamic_batch", False, "LiteRT files take any number of images."
+)
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Which weights of a run."
+)
 _DATA = flags.DEFINE_string(
     "data", None, "Faces to check the export on, as in train.py; else the run's own."
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "Part of the data to check on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 _SPLIT_LISTS = flags.DEFINE_string("split_lists", None, "Split lists of a folder.")
-_COLUMNS = flags.DEFINE_string("columns", None, "Names of a table's columns.")
-_CLASSES = flags.DEFINE_string("classes", None, "Names of its classes.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace .tflite files and preset.")
-_REPORT = flags.DEFINE_string("report", None, "evaluate.py's folder, for the card.")
+_COLUMNS = flags.DEFINE_string(
+    "columns", None, "Names of a table's columns, as in train.py."
+)
+_CLASSES = flags.DEFINE_string(
+    "classes", None, "Names of a table's classes, as in train.py."
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace .tflite and .onnx files and a preset."
+)
+_REPORT = flags.DEFINE_string(
+    "report", None, "Folder of a report of evaluate.py, for the model card."
+)
 
 
 def main(arguments: list[str]) -> None:

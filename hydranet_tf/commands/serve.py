@@ -17,18 +17,29 @@ from __future__ import annotations
 from absl import app, flags
 
 flags.DEFINE_string("model", None, "As for predict; else the released network.")
-flags.DEFINE_string("name", "hydranet", "Of the model, in paths of predict requests.")
-flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
-flags.DEFINE_integer("port", 8501, "Port; 0 takes a free one.", 0, 65535)
-flags.DEFINE_integer("workers", None, "Processes; else one a core, at least 2.", 1)
-flags.DEFINE_integer("threads", 2, "Pictures that a worker reads at once.", 1)
-flags.DEFINE_float("max_body_mb", 32, "Megabytes of a request.", 0.001)
-flags.DEFINE_float(
-    "max_received_mb", 512, "Megabytes of all requests, a worker.", 0.001
+flags.DEFINE_string(
+    "name", "hydranet", "Name of the model in the paths of predict requests."
 )
-flags.DEFINE_integer("max_pictures", 32, "In a request.", 1)
-flags.DEFINE_integer("max_requests", 64, "At once, a worker; more are refused.", 1)
-flags.DEFINE_float("body_seconds", 30, "In which a request must have come.", 0.001)
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
+flags.DEFINE_integer("port", 8501, "Port to listen on; 0 takes a free one.", 0, 65535)
+flags.DEFINE_integer(
+    "workers", None, "Processes that serve; by default one a core, at least 2.", 1
+)
+flags.DEFINE_integer("threads", 2, "Pictures that a worker reads at once.", 1)
+flags.DEFINE_float("max_body_mb", 32, "Largest request, in megabytes.", 0.001)
+flags.DEFINE_float(
+    "max_received_mb",
+    512,
+    "Largest sum of the requests that a worker is receiving, in megabytes.",
+    0.001,
+)
+flags.DEFINE_integer("max_pictures", 32, "Most pictures in a request.", 1)
+flags.DEFINE_integer(
+    "max_requests", 64, "Most requests at once of a worker; more are refused.", 1
+)
+flags.DEFINE_float(
+    "body_seconds", 30, "Seconds in which a whole request must have arrived.", 0.001
+)
 _SETTINGS = ("model", "name", "threads", "max_body_mb", "max_received_mb",
              "max_pictures", "max_requests", "body_seconds")  # fmt: skip
 

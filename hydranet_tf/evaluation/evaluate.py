@@ -40,7 +40,7 @@ from hydranet_tf.evaluation.findings import (
 )
 from hydranet_tf.inference import photograph_faces, predictor, runtimes
 from hydranet_tf.tasks import TASKS, Task, foreign
-from hydranet_tf.training.workdir import trained_on
+from hydranet_tf.training.workdir import settings_of, trained_on
 
 SCHEMA_VERSION = 1
 
@@ -182,7 +182,7 @@ def evaluate_model(
 
 def evaluate_sources(
     model_path: str | os.PathLike,
-    data: str,
+    data: str | None,
     split: str,
     output: str | os.PathLike,
     *,
@@ -198,7 +198,10 @@ def evaluate_sources(
 
     Args:
         model_path: see `evaluate_model`.
-        data: several sources, or one; see `sources.open_source`.
+        data: several sources, or one; see `sources.open_source`. None takes what the
+            run in a workdir was trained on, divided as it was then; what else is given
+            of `data_dir`, `split_lists`, `columns`, `classes` and `crop_faces` replaces
+            that part of the run's settings.
         split: see `evaluate_model`.
         output: each report goes into the folder by the source's name in it; that of
             one source goes into `output` itself.
@@ -214,6 +217,8 @@ def evaluate_sources(
         EvaluationError: as `evaluate_model` does, with the other errors named there;
             and if several sources are to fit temperatures or fill a projector.
     """
+    if data is None:
+        data, split_lists, options = _own_data(model_path, split_lists, options)
     named = sources.listed(data, split_lists)
     if len(named) == 1:
         ((name, (part, lists)),) = named.items()
@@ -245,6 +250,20 @@ def evaluate_sources(
     if not found:
         raise missing
     return found
+
+
+def _own_data(model_path, split_lists, options: Mapping[str, Any]):
+    """The data, split lists and options of the run in a workdir, see above."""
+    config = settings_of(Path(model_path).expanduser())
+    if config is None:
+        raise EvaluationError(
+            f"{model_path} is not a workdir of train.py, so it has no data of its own: "
+            "give --data"
+        )
+    own: dict[str, Any] = {**config.places(), "crop_faces": config.crop_faces}
+    lists = own.pop("split_lists")
+    given = {name: value for name, value in options.items() if value}
+    return config.data, split_lists or lists, {**options, **own, **given}
 
 
 def _trained_on(model_path, examples: sources.Examples, data, split) -> int | None:

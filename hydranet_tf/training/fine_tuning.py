@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -145,21 +144,10 @@ def summary(workdir: Path, validation: Faces, config: TrainingConfig) -> list[st
         ]
     else:
         lines.insert(0, f"best by {config.monitor}: epoch {epoch} of {last}")
-    return [*lines, f"next: {_evaluation(workdir, config)}"]
-
-
-def _evaluation(workdir: Path, config: TrainingConfig) -> str:
-    """The command that evaluates a run on the validation part that it had.
-
-    With less, evaluate.py would divide the same faces in another way, and score some
-    that the network was trained on.
-    """
-    flags = {"model": workdir, "data": config.data, "output": workdir / "report"}
-    flags |= {name: value for name, value in config.places().items() if value}
-    words = [f"--{name}={value}" for name, value in flags.items()]
-    if config.crop_faces:
-        words.append("--crop_faces")
-    return shlex.join(["python", "evaluate.py", *words])
+    return [
+        *lines,
+        f"next: python evaluate.py --model={workdir} --output={workdir}/report",
+    ]
 
 
 def best_epoch(workdir: Path) -> int:

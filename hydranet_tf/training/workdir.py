@@ -208,6 +208,17 @@ def describe(
         raise _unwritable(workdir, error) from error
 
 
+def settings_of(workdir: Path) -> TrainingConfig | None:
+    """The settings of the run in a workdir; None where the path is not a workdir.
+
+    Raises:
+        WorkdirError, ConfigError: if they cannot be read.
+    """
+    if not (workdir / _RUN).is_file():
+        return None
+    return _read(workdir / _CONFIG, TrainingConfig.from_json)
+
+
 def _table(examples: Examples) -> str:
     names = [task.name for task in tasks.TASKS if task.name in examples.labels]
     stream = io.StringIO()

@@ -247,6 +247,52 @@ def test_a_model_with_other_classes_is_refused(trained, tmp_path, monkeypatch):
         evaluated(trained, trained / "run", tmp_path)
 
 
+def test_the_data_of_a_run_are_taken_unless_others_are_named(tmp_path, monkeypatch):
+    settings = config.TrainingConfig(
+        data="a,b", split_lists="lists,", data_dir="prepared", columns="path=file",
+        crop_faces=True,
+    )  # fmt: skip
+    (tmp_path / "config.json").write_text(settings.to_json())
+    (tmp_path / "run.json").write_text("{}")
+    calls = []
+
+    def called(model, data, split, output, **options):
+        calls.append((data, options))
+
+    monkeypatch.setattr(evaluate, "evaluate_model", called)
+    asked = {"data_dir": None, "classes": "", "columns": None, "crop_faces": False,
+             "batch_size": 3}  # fmt: skip
+    own = {"data_dir": "prepared", "classes": None, "columns": "path=file",
+           "crop_faces": True, "batch_size": 3}  # fmt: skip
+    evaluate.evaluate_sources(tmp_path, None, "test", tmp_path / "o", **asked)
+    assert calls == [
+        ("a", {**own, "split_lists": "lists"}), ("b", {**own, "split_lists": None}),
+    ]  # fmt: skip
+    calls.clear()
+    asked |= {"split_lists": ",others", "classes": "race:x=asian", "data_dir": "there"}
+    evaluate.evaluate_sources(tmp_path, None, "test", tmp_path / "o", **asked)
+    own |= {"classes": "race:x=asian", "data_dir": "there"}
+    assert calls == [
+        ("a", {**own, "split_lists": None}), ("b", {**own, "split_lists": "others"}),
+    ]  # fmt: skip
+    calls.clear()
+    # With --data nothing is taken from the run.
+    evaluate.evaluate_sources(tmp_path, "c.csv", "test", tmp_path / "o", columns=None)
+    ((data, options),) = calls
+    assert data == "c.csv" and options["columns"] is None
+    assert "crop_faces" not in options and options["split_lists"] is None
+
+
+@pytest.mark.parametrize("path", ["preset", "hydranet.tflite", "nowhere"])
+def test_an_export_has_no_data_of_its_own(path, tmp_path):
+    (tmp_path / "preset").mkdir()
+    # A preset has a file of this name, too.
+    (tmp_path / "preset" / "config.json").write_text("{}")
+    (tmp_path / "hydranet.tflite").write_bytes(b"")
+    with pytest.raises(findings.EvaluationError, match="not a workdir.*give --data"):
+        evaluate.evaluate_sources(tmp_path / path, None, "test", tmp_path / "o")
+
+
 def run_main(*flags):
     return forks.run(["evaluate.py", *flags], cwd=REPOSITORY)
 
@@ -254,11 +300,13 @@ def run_main(*flags):
 def test_the_command(trained, tmp_path):
     faces, output = trained / "faces", tmp_path / "report"
     done = run_main(
-        f"--model={trained / 'run'}", f"--data={faces}", f"--output={output}",
-        f"--split_lists={faces / 'splits'}", "--split=test", "--show_faces",
-        f"--projector={tmp_path / 'points'}",
+        f"--model={trained / 'run'}", f"--output={output}", "--split=test",
+        "--show_faces", f"--projector={tmp_path / 'points'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    # The run's own data, divided as it was.
+    part = sources.open_source(str(faces), "test", split_lists=faces / "splits")
+    assert read_json(output / "report.json")["data"]["digest"] == part.digest()
     assert "data:image/jpeg" in (output / "report.html").read_text()
     # As many points as faces, each with its picture.
     points = (tmp_path / "points" / "features.tsv").read_text().splitlines()
