@@ -250,7 +250,7 @@ def test_a_card_reads_as_text(report):
         ("model_foreign", "made by export.py"),
         ("model_damaged", "damaged"),
         ("model_any_batch", "without --dynamic_batch"),
-        ("broken_picture", "no picture that the browser can read"),
+        ("broken_picture", "not a picture that the browser can read"),
         ("tiny_picture", "sides of at least 8 pixels; this one has 40 × 7"),
     ],
 )

@@ -117,7 +117,7 @@ def test_the_classifier_may_be_left_out(resnet18, tmp_path):
     [
         ("tiny", "a.pth", "no pretrained weights to convert for 'tiny'.*resnet18"),
         ("resnet18", "nowhere.pth", "nowhere.pth"),
-        ("resnet18", __file__, "no whole state dict"),
+        ("resnet18", __file__, "not a whole state dict"),
         ("resnet50", "nowhere.h5", "no file nowhere.h5"),
         ("resnet50", __file__, "not of resnet50 as Keras Applications"),
     ],
