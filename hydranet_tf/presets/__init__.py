@@ -185,7 +185,7 @@ def folder_of(preset: str | os.PathLike) -> Path:
         folder = hub.snapshot_download(
             name, revision=revision or None, allow_patterns=[*_FILES, CARD]
         )
-    # Names that are not one, repositories that are not there, no network: each its own.
+    # Invalid names, repositories that are not there, no network: each its own.
     except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise PresetError(
             f"cannot get {preset}: {_first_line(error)}. Expected {SCHEME}OWNER/NAME "
